@@ -1,0 +1,40 @@
+# Verbs loop over the modules; proof/ has a workspace of its own, so each verb runs inside the module.
+MODULES  := . cmd/flatrate proof
+GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+AREA     ?= connect
+FUZZTIME ?= 20s
+
+each = @set -e; for m in $(MODULES); do echo "-- $$m: $(1)"; (cd $$m && $(1)); done
+
+.PHONY: help servers test race lint build bench fuzz fault tidy release-check
+
+help: ## Say what each verb does
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+servers: ## Find valkey-server and redis-server, or install them (as root, or with Homebrew)
+	@sh tools/install-servers.sh
+
+test: servers ## Run all tests against real servers
+	$(call each,go test ./...)
+
+race: servers ## Run all tests under the race detector
+	$(call each,go test -race ./...)
+
+lint: ## Check formatting and run the linters
+	$(call each,$(GOLANGCI) run ./...)
+	@sh tools/check-tree.sh
+
+build: ## Build each module on its own, without the workspace
+	$(call each,GOWORK=off go build ./...)
+
+bench: servers ## Measure one area beside its peers: make bench AREA=connect
+	cd proof && go run ./bench $(AREA)
+
+fuzz: ## Run every fuzz target for FUZZTIME (20s)
+	@sh tools/fuzz.sh $(FUZZTIME) $(MODULES)
+
+fault: servers ## Kill, stop and cut off real processes, and count what was lost
+	cd proof && FLATRATE_FAULT=1 go test -count=1 -timeout 60m ./fault/...
+
+tidy: ## Tidy every module
+	$(call each,go mod tidy)

@@ -1,0 +1,7 @@
+module github.com/flatrate/flatrate
+
+go 1.25.0
+
+require github.com/valkey-io/valkey-go v1.0.79
+
+require golang.org/x/sys v0.47.0 // indirect

@@ -1,0 +1,2 @@
+// Package proof holds flatrate against the outside: peers, faults and other clients.
+package proof
