@@ -84,3 +84,15 @@ func TestBinaryIsAUser(t *testing.T) {
 		}
 	}
 }
+
+// TestBlocksStartUnderFIPS starts a program that imports the blocks where only FIPS algorithms are
+// allowed: hashing a script with SHA-1 when its package is initialised would panic there.
+func TestBlocksStartUnderFIPS(t *testing.T) {
+	for _, block := range blocks {
+		cmd := exec.Command("go", "test", "-run", "^TestKeyTable$", "./"+block)
+		cmd.Env = append(cmd.Environ(), "GODEBUG=fips140=only")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", block, err, out)
+		}
+	}
+}
