@@ -163,7 +163,7 @@ func locks(ctx context.Context, t *testing.T, client valkey.Client, c *checker) 
 	if c.holders.Add(1) > 1 {
 		c.overlaps.Add(1)
 	}
-	<-time.After(rand.N(3 * time.Millisecond)) // the work that the lock guards
+	<-time.After(rand.N(50 * time.Millisecond)) // the work that the lock guards
 	c.holders.Add(-1)
 	c.step(held.Release(call))
 }
