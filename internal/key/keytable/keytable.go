@@ -2,6 +2,7 @@
 package keytable
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,7 +27,7 @@ func Check(t *testing.T, keys ...string) {
 		if strings.HasSuffix(file, "_test.go") {
 			continue
 		}
-		b, err := os.ReadFile(file)
+		b, err := fs.ReadFile(os.DirFS("."), file)
 		if err != nil {
 			t.Fatal(err)
 		}
