@@ -19,6 +19,7 @@ const (
 
 // commands is the whole command line.
 type commands struct {
+	Replay  replayCmd  `cmd:"" help:"Send an access log through rate limits, sessions and a cache, and price the result."`
 	Sample  sampleCmd  `cmd:"" help:"Write a generated access log to standard output."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
@@ -83,20 +84,20 @@ func run(ctx context.Context, args []string, io stdio) int {
 
 // exitCode reports err, and turns it into the process's exit code.
 func exitCode(ctx context.Context, err error, io stdio) int {
-	var usage usageError
-	switch {
-	case err == nil:
+	if err == nil {
 		return 0
-	case ctx.Err() != nil:
+	}
+	if ctx.Err() != nil {
 		io.warn("interrupted")
 		return exitInterrupted
-	case errors.As(err, &usage):
-		io.warn("%v", err)
-		return exitUsage
-	default:
-		io.warn("%v", err)
-		return exitError
 	}
+	for line := range strings.Lines(err.Error()) { // joined errors stand on a line each
+		io.warn("%s", strings.TrimSuffix(line, "\n"))
+	}
+	if errors.As(err, new(usageError)) {
+		return exitUsage
+	}
+	return exitError
 }
 
 // onCommandLine says whether a flag stands on the command line, and not only in the environment.
@@ -111,7 +112,10 @@ func onCommandLine(parsed *kong.Context, flag string) bool {
 
 // hasPassword says whether a URL carries a password. It also sees one in a URL that is otherwise broken.
 func hasPassword(url string) bool {
-	_, rest, _ := strings.Cut(url, "://")
+	rest := url
+	if _, after, found := strings.Cut(url, "://"); found {
+		rest = after
+	}
 	at := strings.LastIndexByte(rest, '@')
 	if at < 0 {
 		return false
