@@ -197,6 +197,12 @@ func (s *Server) log() []byte {
 
 func (s *Server) newClient() valkey.Client {
 	s.tb.Helper()
+	return NewClient(s.tb, s)
+}
+
+// NewClient returns a further client of the server, closed with the test.
+func NewClient(tb testing.TB, s *Server) valkey.Client {
+	tb.Helper()
 	c, err := valkey.NewClient(valkey.ClientOption{
 		InitAddress:       []string{s.Socket},
 		DialCtxFn:         DialUnix,
@@ -204,9 +210,9 @@ func (s *Server) newClient() valkey.Client {
 		ForceSingleClient: true,
 	})
 	if err != nil {
-		s.tb.Fatalf("valkeytest: connect to %s: %v", s.cfg.Binary, err)
+		tb.Fatalf("valkeytest: connect to %s: %v", s.cfg.Binary, err)
 	}
-	s.tb.Cleanup(c.Close)
+	tb.Cleanup(c.Close)
 	return c
 }
 

@@ -1,0 +1,225 @@
+// Package wake tells the waiters of this process that what they wait for has happened: one
+// subscription per client, however many wait.
+//
+// A message may be lost, as when the connection breaks. So a wake-up says "ask again", never "it is
+// yours", and every waiter asks again by itself after [Waiter.Fallback].
+package wake
+
+import (
+	"context"
+	"crypto/rand"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/valkey-io/valkey-go"
+)
+
+const (
+	linger    = 10 * time.Second      // how long an unused subscription is kept
+	asking    = time.Second           // the fallback of a waiter that would be told
+	deaf      = 20 * time.Millisecond // and of one that would not
+	firstWait = 5 * time.Millisecond  // between two attempts to subscribe, doubling ...
+	lastWait  = time.Second           // ... up to this
+)
+
+// Waiter is one who waits. It is not safe for concurrent use.
+type Waiter struct {
+	// Woken receives when the id was published, or when the subscription broke or stood again.
+	Woken <-chan struct{}
+
+	hub *hub
+	id  string
+}
+
+// hub is the subscription of one client. It is there while somebody waits, and a little longer.
+type hub struct {
+	client  valkey.Client
+	channel string
+	quit    context.CancelFunc
+	first   chan struct{} // closed once the subscription stands, or could not be made
+
+	mu      sync.Mutex
+	waiters map[string]chan struct{}
+	heard   bool // the subscription stands
+	idle    *time.Timer
+}
+
+var (
+	mu   sync.Mutex // taken before a hub's
+	hubs = map[valkey.Client]*hub{}
+)
+
+// Join registers a waiter under an id that nobody else has. It returns once the subscription stands
+// or could not be made, or ctx has ended. The waiter calls Leave when it waits no longer.
+//
+// A client whose type is not comparable gets a subscription for each waiter.
+func Join(ctx context.Context, client valkey.Client, id string) *Waiter {
+	h, woken := join(client, id)
+	select {
+	case <-h.first:
+	case <-ctx.Done():
+	}
+	return &Waiter{Woken: woken, hub: h, id: id}
+}
+
+// Channel is where the id has to be published.
+func (w *Waiter) Channel() string { return w.hub.channel }
+
+// Fallback is how long to sleep at most before asking again.
+func (w *Waiter) Fallback() time.Duration {
+	w.hub.mu.Lock()
+	defer w.hub.mu.Unlock()
+	if w.hub.heard {
+		return asking
+	}
+	return deaf
+}
+
+// Leave ends the wait.
+func (w *Waiter) Leave() {
+	h := w.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.waiters, w.id)
+	if len(h.waiters) == 0 {
+		h.idle = time.AfterFunc(linger, h.stop)
+	}
+}
+
+func join(client valkey.Client, id string) (*hub, <-chan struct{}) {
+	mu.Lock()
+	defer mu.Unlock()
+	shared := reflect.TypeOf(client).Comparable()
+	var h *hub
+	if shared {
+		h = hubs[client]
+	}
+	if h == nil {
+		running, quit := context.WithCancel(context.Background())
+		h = &hub{
+			client:  client,
+			channel: "fr:wake:" + rand.Text()[:16],
+			quit:    quit,
+			first:   make(chan struct{}),
+			waiters: map[string]chan struct{}{},
+		}
+		if shared {
+			hubs[client] = h
+		}
+		go h.run(running)
+	}
+	woken := make(chan struct{}, 1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.waiters[id] = woken
+	if h.idle != nil {
+		h.idle.Stop()
+		h.idle = nil
+	}
+	return h, woken
+}
+
+// stop ends the subscription unless somebody has joined since.
+func (h *hub) stop() {
+	mu.Lock()
+	defer mu.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.waiters) > 0 {
+		return
+	}
+	h.quit()
+	if reflect.TypeOf(h.client).Comparable() && hubs[h.client] == h {
+		delete(hubs, h.client)
+	}
+}
+
+func (h *hub) run(ctx context.Context) {
+	wait := firstWait
+	for ctx.Err() == nil {
+		if h.subscribe(ctx) {
+			wait = firstWait
+		}
+		h.broken()
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+		wait = min(2*wait, lastWait)
+	}
+}
+
+// subscribe keeps the subscription until it breaks or ctx ends; stood says whether it ever stood.
+func (h *hub) subscribe(ctx context.Context) (stood bool) {
+	conn, release := h.client.Dedicate()
+	defer release()
+	standing := make(chan struct{})
+	var once sync.Once
+	ended := conn.SetPubSubHooks(valkey.PubSubHooks{
+		OnMessage:      func(m valkey.PubSubMessage) { h.wake(m.Message) },
+		OnSubscription: func(valkey.PubSubSubscription) { once.Do(func() { close(standing) }) },
+	})
+	if conn.Do(ctx, conn.B().Subscribe().Channel(h.channel).Build()).Error() != nil {
+		return false
+	}
+	select {
+	case <-standing:
+	case <-ended:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+	h.stands()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
+	return true
+}
+
+func (h *hub) stands() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.heard = true
+	h.release()
+	h.wakeAll() // who joined while it did not stand may have missed a message
+}
+
+func (h *hub) broken() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.heard = false
+	h.release()
+	h.wakeAll()
+}
+
+// release lets those go on that wait for the first attempt.
+func (h *hub) release() {
+	select {
+	case <-h.first:
+	default:
+		close(h.first)
+	}
+}
+
+func (h *hub) wakeAll() {
+	for _, c := range h.waiters {
+		poke(c)
+	}
+}
+
+func (h *hub) wake(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c, ok := h.waiters[id]; ok {
+		poke(c)
+	}
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it has not heard the last one yet
+	}
+}

@@ -1,0 +1,63 @@
+#!lua
+-- KEYS[1]  the owner's token
+-- KEYS[2]  the waiting tokens, first come first
+-- KEYS[3]  their places: token -> until when it is kept (Unix ms), a space, the channel that wakes it
+-- KEYS[4]  the last fencing token of the tag
+-- ARGV[1]  token of who asks
+-- ARGV[2]  time to live, ms
+-- ARGV[3]  how long to keep a place in the queue without being asked again, ms; 0 to take none
+-- ARGV[4]  channel that wakes who asks
+-- ARGV[5]  how long a grant waits to be claimed, ms
+-- reply    {fencing token, 0} if the lock is theirs; else {0, ms until the owner's lease ends}
+--
+-- Asking again with the same token claims a grant, or keeps the place.
+local owner, waiting, places, counter = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local token, keep = ARGV[1], tonumber(ARGV[3])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function take()
+  redis.call('SET', owner, token, 'PX', ARGV[2])
+  -- The clock keeps the counter growing if the server has lost it; the counter, if the clock steps back.
+  local last = tonumber(redis.pcall('GET', counter)) or 0
+  local fence = math.max(last + 1, time[1] * 1000000 + time[2])
+  redis.call('SET', counter, fence)
+  return {fence, 0}
+end
+
+local holder = redis.pcall('GET', owner)
+if holder == token then
+  return take()
+end
+if not holder then
+  local first = redis.call('LINDEX', waiting, 0)
+  while first do
+    local place = redis.call('HGET', places, first)
+    if first == token or not place or tonumber(string.match(place, '^%d+')) <= now then
+      redis.call('LPOP', waiting)
+      redis.call('HDEL', places, first)
+      if first == token then
+        return take()
+      end
+      first = redis.call('LINDEX', waiting, 0)
+    else
+      redis.call('LPOP', waiting)
+      redis.call('HDEL', places, first)
+      redis.call('SET', owner, first, 'PX', ARGV[5])
+      redis.call('PUBLISH', string.match(place, ' (.*)'), first)
+      break
+    end
+  end
+  if not first then
+    return take()
+  end
+end
+if keep > 0 then
+  if redis.call('HSET', places, token, string.format('%.0f', now + keep) .. ' ' .. ARGV[4]) == 1 then
+    redis.call('RPUSH', waiting, token)
+  end
+  -- Every living waiter asks again before its place is lost, so the queue outlives none of them.
+  redis.call('PEXPIRE', places, keep)
+  redis.call('PEXPIRE', waiting, keep)
+end
+return {0, redis.call('PTTL', owner)}
