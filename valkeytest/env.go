@@ -52,9 +52,16 @@ func advance(tb testing.TB, client valkey.Client, d time.Duration) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), d+startTimeout)
 	defer cancel()
-	for _, node := range client.Nodes() {
-		begin := serverTime(ctx, tb, node)
-		for left := d; left > 0; left = d - serverTime(ctx, tb, node).Sub(begin) {
+	begin := map[string]time.Time{}
+	for addr, node := range client.Nodes() {
+		begin[addr] = serverTime(ctx, tb, node)
+	}
+	for addr, node := range client.Nodes() {
+		for {
+			left := d - serverTime(ctx, tb, node).Sub(begin[addr])
+			if left <= 0 {
+				break
+			}
 			select {
 			case <-time.After(left):
 			case <-ctx.Done():

@@ -27,11 +27,13 @@ import (
 	"github.com/valkey-io/valkey-go"
 )
 
+// The programs that a [Config] names.
 const (
-	// Valkey and Redis are the programs that a [Config] may name.
 	Valkey = "valkey-server"
 	Redis  = "redis-server"
+)
 
+const (
 	startTimeout = 20 * time.Second
 	pollEvery    = 5 * time.Millisecond
 )
