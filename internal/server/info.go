@@ -7,8 +7,10 @@ import (
 )
 
 // parseInfo reads the reply of INFO: lines of "field:value" between "# Section" headings. What is
-// neither is skipped, and the first of two equal fields counts.
+// neither is skipped, and the first of two equal fields counts. In RESP3 the text is a verbatim string,
+// which begins with its format.
 func parseInfo(text string) map[string]string {
+	text = strings.TrimPrefix(text, "txt:")
 	fields := make(map[string]string)
 	for line := range strings.Lines(text) {
 		name, value, ok := strings.Cut(strings.TrimRight(line, "\r\n"), ":")

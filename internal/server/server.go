@@ -44,6 +44,9 @@ func (i Info) Has(command string) bool { return i.commands[strings.ToLower(comma
 // field unknown. Probe fails only when no node answers at all.
 func Probe(ctx context.Context, client valkey.Client, commands ...string) (info Info, err error) {
 	nodes := client.Nodes()
+	if len(nodes) == 0 { // a cluster without slots
+		nodes = map[string]valkey.Client{"": client}
+	}
 	for _, node := range nodes {
 		if err = ctx.Err(); err != nil {
 			break

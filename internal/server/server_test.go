@@ -1,6 +1,7 @@
 package server
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -73,6 +74,19 @@ func TestProbeOfADeadServerFails(t *testing.T) {
 	}
 }
 
+func TestProbeOfAClusterThatIsDown(t *testing.T) {
+	s := valkeytest.StartWith(t, valkeytest.Config{TCP: true, Args: []string{
+		"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(valkeytest.FreePort(t))}})
+	c, err := valkey.NewClient(valkey.ClientOption{InitAddress: []string{s.Addr}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if info, err := Probe(t.Context(), c); err != nil || !info.Cluster || !info.ClusterDown {
+		t.Errorf("a cluster without slots: %+v, %v", info, err)
+	}
+}
+
 func TestVersion(t *testing.T) {
 	for text, want := range map[string]Version{
 		"8.0.1": {8, 0, 1}, "7.4": {7, 4, 0}, "9.0.0-rc1": {9, 0, 0}, "9.1-dev.3": {9, 1, 0}, "6": {6, 0, 0},
@@ -93,6 +107,7 @@ func TestVersion(t *testing.T) {
 
 func FuzzParseInfo(f *testing.F) {
 	f.Add("# Server\r\nredis_version:7.2.4\r\nvalkey_version:8.0.1\r\nredis_mode:standalone\r\n\r\n# Memory\r\nmaxmemory_policy:noeviction\r\n")
+	f.Add("txt:cluster_state:fail\r\n")
 	f.Add("a:b:c\nno colon\n:no name\r\na:twice")
 	f.Fuzz(func(t *testing.T, text string) {
 		fields := parseInfo(text)
