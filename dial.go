@@ -123,13 +123,11 @@ func (c *yielding) Read(b []byte) (int, error) {
 }
 
 func (c *yielding) Write(b []byte) (int, error) {
+	pipelined := c.pipelined.Load() || c.reading.Load()
 	n, err := c.Conn.Write(b)
-	if !c.pipelined.Load() {
-		if !c.reading.Load() {
-			return n, err
-		}
+	if pipelined {
 		c.pipelined.Store(true)
+		runtime.Gosched()
 	}
-	runtime.Gosched()
 	return n, err
 }
