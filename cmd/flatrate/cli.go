@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// The exit codes, see docs/cli.md.
+const (
+	exitError       = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+// commands is the whole command line.
+type commands struct {
+	Replay  replayCmd  `cmd:"" help:"Send an access log through rate limits, sessions and a cache, and price the result."`
+	Sample  sampleCmd  `cmd:"" help:"Write a generated access log to standard output."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+
+	globals
+}
+
+// globals are the flags of every command.
+type globals struct {
+	Valkey string `placeholder:"URL" help:"The server to use, such as valkey://host:6379. Without one, an embedded engine runs."`
+}
+
+// stdio is where a command reads and writes.
+type stdio struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// warn writes one line to standard error.
+func (s stdio) warn(format string, args ...any) {
+	_, _ = fmt.Fprintf(s.err, "flatrate: "+format+"\n", args...)
+}
+
+// usageError is a wrong flag or argument that the parser can't see.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// run parses args, runs the command, and returns the exit code.
+func run(ctx context.Context, args []string, io stdio) int {
+	var cli commands
+	exited := -1 // set by --help
+	parser, err := kong.New(&cli,
+		kong.Name("flatrate"),
+		kong.Description("One Valkey at a flat rate in place of metered services. Every flag can be set as FLATRATE_FLAG."),
+		kong.DefaultEnvars("FLATRATE"),
+		kong.Writers(io.out, io.err),
+		kong.Exit(func(code int) { exited = code }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(io),
+	)
+	if err != nil {
+		io.warn("%v", err)
+		return exitError
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := parser.Parse(args)
+	if exited >= 0 {
+		return exited
+	}
+	if err != nil {
+		io.warn("%v", err)
+		return exitUsage
+	}
+	if onCommandLine(parsed, "valkey") && hasPassword(cli.Valkey) {
+		io.warn("warning: others can read the password of --valkey in the process list; use FLATRATE_VALKEY or ?password_file=PATH")
+	}
+	return exitCode(ctx, parsed.Run(cli.globals), io)
+}
+
+// exitCode reports err, and turns it into the process's exit code.
+func exitCode(ctx context.Context, err error, io stdio) int {
+	if err == nil {
+		return 0
+	}
+	if ctx.Err() != nil {
+		io.warn("interrupted")
+		return exitInterrupted
+	}
+	for line := range strings.Lines(err.Error()) { // joined errors stand on a line each
+		io.warn("%s", strings.TrimSuffix(line, "\n"))
+	}
+	if errors.As(err, new(usageError)) {
+		return exitUsage
+	}
+	return exitError
+}
+
+// onCommandLine says whether a flag stands on the command line, and not only in the environment.
+func onCommandLine(parsed *kong.Context, flag string) bool {
+	for _, path := range parsed.Path {
+		if path.Flag != nil && path.Flag.Name == flag && !path.Resolved {
+			return true
+		}
+	}
+	return false
+}
+
+// hasPassword says whether a URL carries a password. It also sees one in a URL that is otherwise broken.
+func hasPassword(url string) bool {
+	rest := url
+	if _, after, found := strings.Cut(url, "://"); found {
+		rest = after
+	}
+	at := strings.LastIndexByte(rest, '@')
+	if at < 0 {
+		return false
+	}
+	_, password, _ := strings.Cut(rest[:at], ":")
+	return password != ""
+}
