@@ -1,16 +1,38 @@
 package lock
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"strconv"
 
 	"github.com/flatrate/flatrate/internal/key"
 )
 
-// keySpace holds fr:lock:{NAME}.
-func keySpace(prefix string) (key.Space, error) {
+// tags is into how many hash tags the names of locks fall. Each tag has one fencing counter, which
+// outlives the locks: more tags spread the load over more slots, and leave more counters behind.
+const tags = 1024
+
+// keySpace holds the keys of all locks under one prefix.
+type keySpace struct{ space key.Space }
+
+func newKeySpace(prefix string) (keySpace, error) {
 	s, err := key.NewSpace(prefix, "lock")
 	if err != nil {
-		return s, fmt.Errorf("lock: Config.Prefix: %w", err)
+		return keySpace{}, fmt.Errorf("lock: Config.Prefix: %w", err)
 	}
-	return s, nil
+	return keySpace{s}, nil
 }
+
+// tag is a number from 0 to 1023: the first ten bits of the SHA-256 of the name.
+func tag(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return strconv.Itoa(int(sum[0])<<2 | int(sum[1])>>6)
+}
+
+// key returns the key of a name: fr:lock:{TAG}:part:NAME.
+func (s keySpace) key(tag, part, name string) string {
+	return s.space.Part(tag, part+":"+key.Escape(name))
+}
+
+// fence returns the key of a tag's counter.
+func (s keySpace) fence(tag string) string { return s.space.Part(tag, "fence") }

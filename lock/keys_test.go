@@ -1,18 +1,25 @@
 package lock
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/flatrate/flatrate/internal/key/keytable"
 )
 
 func TestKeyTable(t *testing.T) {
-	keys, err := keySpace("")
+	keys, err := newKeySpace("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	keytable.Check(t, keys.Key("NAME"))
-	if got, want := keys.Key("NAME"), "fr:lock:{NAME}"; got != want {
+	table := []string{keys.key("TAG", "own", "NAME"), keys.key("TAG", "wait", "NAME"), keys.key("TAG", "place", "NAME"), keys.fence("TAG")}
+	keytable.Check(t, table...)
+	const want = "fr:lock:{TAG}:own:NAME fr:lock:{TAG}:wait:NAME fr:lock:{TAG}:place:NAME fr:lock:{TAG}:fence"
+	if got := strings.Join(table, " "); got != want {
 		t.Errorf("the layout is a public contract: %s, want %s", got, want)
+	}
+	// SHA-256("abc") begins with ba 78 (FIPS 180-4): 1011101001 is 745.
+	if got := tag("abc"); got != "745" {
+		t.Errorf("tag: %s, want 745", got)
 	}
 }

@@ -1,58 +1,116 @@
 // Package lock is mutual exclusion between processes: at most one of them holds a name at a time.
 //
-// [New] makes a Locker of a client; [Locker.Acquire] is what most callers want, [Locker.TryAcquire]
-// does not wait. A lock belongs to whoever took it and ends by itself after its time to live, so
-// that a holder that died blocks nobody for longer. The server's clock alone decides when.
+// [New] makes a Locker of a client. [Locker.Do] is what most callers want: it waits for the lock, runs
+// a func with a context that ends if the lock is lost, and releases it. [Locker.Acquire] and
+// [Locker.TryAcquire] leave the release to the caller.
 //
-// A holder that is paused for longer than the time to live has lost the lock without knowing it: use
-// locks to avoid doing work twice, and let the resource itself refuse what must never happen twice.
-// docs/lock.md says what is promised in which failure.
+// A lock belongs to whoever took it. It is renewed while its holder lives and can reach the server,
+// and ends by itself after its time to live when not. Who waits is served in order, and woken: nobody
+// polls. The server's clock alone decides when a lock ends.
+//
+// Three tiers, of which docs/lock.md says what each promises in which failure: one server, for saving
+// work; [Config.Replicas] or [NewRedlock], for a server that may be lost with its data; and
+// [Lock.Fence], a number that the resource itself checks, for what must never happen twice.
 //
 // # Keys
 //
-//	key             type    value              ends
-//	fr:lock:{NAME}  string  the owner's token  after the lock's TTL
+//	key                        type    value                                          ends
+//	fr:lock:{TAG}:own:NAME     string  the owner's token                              after the lock's TTL
+//	fr:lock:{TAG}:wait:NAME    list    the tokens that wait, first come first         3 s after the last one asked
+//	fr:lock:{TAG}:place:NAME   hash    token -> how long its place is kept, channel   3 s after the last one asked
+//	fr:lock:{TAG}:fence        string  the last fencing token of the tag              never: at most 1,024 keys
+//
+// TAG is a number from 0 to 1,023, the first ten bits of the SHA-256 of NAME.
 package lock
 
 import (
 	"context"
+	"crypto/rand"
+	_ "embed"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"strconv"
 	"time"
 
-	"github.com/flatrate/flatrate/internal/key"
 	"github.com/flatrate/flatrate/internal/lease"
+	"github.com/flatrate/flatrate/internal/script"
 	"github.com/valkey-io/valkey-go"
 )
 
-// ErrNotHeld is returned by [Lock.Extend] and [Lock.Release] if the lock is no longer the caller's:
-// it was released, its time to live passed, the server lost it, or somebody else holds it by now.
+// ErrNotHeld is returned by Extend and Release, and is the cause of a lock's context, if the lock is
+// no longer the caller's. [EndedError] says why.
 var ErrNotHeld = errors.New("lock: not held")
 
 // Defaults of [Config].
 const (
-	DefaultTTL   = 30 * time.Second
-	DefaultRetry = 50 * time.Millisecond
+	DefaultTTL            = 30 * time.Second
+	DefaultReplicaTimeout = time.Second
+)
+
+const (
+	place    = 3 * time.Second        // how long a waiter keeps its place without asking again
+	claim    = 100 * time.Millisecond // how long a grant waits for its claim
+	cleanUp  = time.Second            // bounds what is given back after its caller has gone
+	maxTTL   = 365 * 24 * time.Hour
+	placeMs  = "3000"
+	claimMs  = "100"
+	noPlace  = "0"
+	anywhere = ""
+)
+
+var (
+	//go:embed acquire.lua
+	acquireLua string
+	//go:embed release.lua
+	releaseLua string
+	//go:embed extend.lua
+	extendLua string
+
+	acquire = script.New(acquireLua)
+	release = script.New(releaseLua)
+	extend  = script.New(extendLua)
 )
 
 // Config says how locks are kept. The zero value is ready to use.
 type Config struct {
 	// Prefix stands before every key; all who share a lock use the same one. Default "fr".
 	Prefix string
-	// TTL is how long a lock lasts if nobody extends it: whole milliseconds, at least one. Choose it
-	// longer than the work takes; a holder that died blocks the others for so long. Default 30 s.
+	// TTL is how long a lock lasts if it is not renewed, so for how long a holder that died blocks the
+	// others: whole milliseconds, from one to a year. Default 30 s.
 	TTL time.Duration
-	// Retry is the mean pause between two attempts of a waiting Acquire; each is drawn between half
-	// and one and a half times of it. Default 50 ms.
-	Retry time.Duration
+	// NoRenewal leaves extending to the caller. By default a lock is renewed every third of its TTL
+	// until it is released.
+	NoRenewal bool
+	// MaxHold ends a lock so long after it was acquired, however often it was extended: a holder that
+	// hangs does not keep it for ever. Zero means no such limit.
+	MaxHold time.Duration
+	// Replicas is how many replicas must have an acquisition before it counts (WAIT). Zero asks none.
+	Replicas int
+	// ReplicaTimeout is how long to wait for them. Default 1 s.
+	ReplicaTimeout time.Duration
+	// Hooks hear what happens to locks.
+	Hooks Hooks
 }
 
-// Locker takes locks. It is safe for concurrent use and holds no resources.
+// Hooks are optional funcs, called from any goroutine. They should return soon: a lock waits for them.
+type Hooks struct {
+	// Acquired is called with each lock taken, and how long it was waited for.
+	Acquired func(name string, waited time.Duration)
+	// Waiting is called when somebody else has the lock, before the wait for it.
+	Waiting func(name string)
+	// Renewed is called after each automatic renewal.
+	Renewed func(name string)
+	// Lost is called when a lock ends before it was released; cause is an [EndedError].
+	Lost func(name string, cause error)
+}
+
+// Locker takes locks on one server or cluster. It is safe for concurrent use and holds no resources
+// while nobody waits.
 type Locker struct {
 	client valkey.Client
-	keys   key.Space
+	keys   keySpace
 	cfg    Config
+	ttlMs  string
 }
 
 // New returns a Locker on client, which stays the caller's to close. The error names the field of
@@ -61,94 +119,141 @@ func New(client valkey.Client, cfg Config) (*Locker, error) {
 	if client == nil {
 		return nil, errors.New("lock: client is nil")
 	}
-	keys, err := keySpace(cfg.Prefix)
+	keys, err := newKeySpace(cfg.Prefix)
 	if err != nil {
 		return nil, err
 	}
 	if cfg.TTL == 0 {
 		cfg.TTL = DefaultTTL
 	}
-	if cfg.TTL < lease.MinTTL {
-		return nil, fmt.Errorf("lock: Config.TTL is %v, less than %v", cfg.TTL, lease.MinTTL)
+	if cfg.ReplicaTimeout == 0 {
+		cfg.ReplicaTimeout = DefaultReplicaTimeout
 	}
-	if cfg.Retry == 0 {
-		cfg.Retry = DefaultRetry
+	switch {
+	case checkTTL(cfg.TTL) != nil:
+		return nil, fmt.Errorf("lock: Config.TTL: %w", checkTTL(cfg.TTL))
+	case cfg.MaxHold < 0:
+		return nil, fmt.Errorf("lock: Config.MaxHold is %v, less than zero", cfg.MaxHold)
+	case cfg.Replicas < 0:
+		return nil, fmt.Errorf("lock: Config.Replicas is %d, less than zero", cfg.Replicas)
+	case cfg.ReplicaTimeout < time.Millisecond:
+		return nil, fmt.Errorf("lock: Config.ReplicaTimeout is %v, less than 1ms", cfg.ReplicaTimeout)
 	}
-	if cfg.Retry < 0 {
-		return nil, fmt.Errorf("lock: Config.Retry is %v, less than zero", cfg.Retry)
-	}
-	return &Locker{client: client, keys: keys, cfg: cfg}, nil
+	return &Locker{client: client, keys: keys, cfg: cfg, ttlMs: milliseconds(cfg.TTL)}, nil
 }
 
-// TryAcquire takes the lock of name if nobody holds it; ok is false if somebody does. One round trip.
-//
-// A name is any string; braces, spaces and control bytes in it are safe. If the server's answer does
-// not arrive, the lock counts as not taken and is given back in the background.
-func (l *Locker) TryAcquire(ctx context.Context, name string) (lock *Lock, ok bool, err error) {
-	held, ok, err := lease.Take(ctx, l.client, l.keys.Key(name), l.cfg.TTL)
-	if err != nil {
-		return nil, false, fmt.Errorf("lock: acquire: %w", err)
-	}
-	if !ok {
-		return nil, false, nil
-	}
-	return &Lock{name: name, lease: held, ttl: l.cfg.TTL}, true, nil
-}
-
-// Acquire waits until it holds the lock of name or ctx ends; then the error wraps ctx.Err(). It asks
-// the server again every Config.Retry; waiters are not served in order.
-func (l *Locker) Acquire(ctx context.Context, name string) (*Lock, error) {
-	for {
-		lock, ok, err := l.TryAcquire(ctx, name)
-		if err != nil || ok {
-			return lock, err
-		}
-		pause := time.NewTimer(l.cfg.Retry/2 + rand.N(l.cfg.Retry+1))
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-			return nil, fmt.Errorf("lock: acquire: %w", ctx.Err())
-		}
-	}
-}
-
-// Lock is a lock that was acquired. It is safe for concurrent use.
-type Lock struct {
-	name  string
-	lease *lease.Lease
-	ttl   time.Duration
-}
-
-// Name is the name that was locked.
-func (l *Lock) Name() string { return l.name }
-
-// Extend lets the lock last for ttl from now on, at least one millisecond; zero means Config.TTL. A
-// lock that was lost is never taken anew: the error is [ErrNotHeld]. One round trip.
-func (l *Lock) Extend(ctx context.Context, ttl time.Duration) error {
-	if ttl == 0 {
-		ttl = l.ttl
-	}
-	if ttl < lease.MinTTL {
-		return fmt.Errorf("lock: extend: ttl is %v, less than %v", ttl, lease.MinTTL)
-	}
-	held, err := l.lease.Extend(ctx, ttl)
-	return outcome("extend", held, err)
-}
-
-// Release gives the lock back. The error is [ErrNotHeld] if it was no longer held; another holder is
-// never harmed. One round trip; if it fails, the lock ends with its time to live.
-func (l *Lock) Release(ctx context.Context) error {
-	held, err := l.lease.Drop(ctx)
-	return outcome("release", held, err)
-}
-
-func outcome(what string, held bool, err error) error {
-	if err != nil {
-		return fmt.Errorf("lock: %s: %w", what, err)
-	}
-	if !held {
-		return ErrNotHeld
+func checkTTL(ttl time.Duration) error {
+	if ttl < lease.MinTTL || ttl > maxTTL {
+		return fmt.Errorf("%v is not from 1ms to a year", ttl)
 	}
 	return nil
+}
+
+func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+// TryAcquire takes the lock of name if nobody holds it and nobody waits for it; ok is false if
+// somebody does. One round trip.
+//
+// A name is any string that is not empty; braces, spaces and control bytes in it are safe. If the
+// server's answer does not arrive, the lock counts as not taken and is given back in the background.
+func (l *Locker) TryAcquire(ctx context.Context, name string) (lock *Lock, ok bool, err error) {
+	a, err := l.attempt(name)
+	if err != nil {
+		return nil, false, err
+	}
+	lock, _, err = a.ask(ctx, noPlace, anywhere)
+	if err != nil {
+		a.abandon(ctx)
+		return nil, false, fmt.Errorf("lock: acquire: %w", err)
+	}
+	return lock, lock != nil, nil
+}
+
+// Acquire waits until it holds the lock of name, or ctx ends; then the error wraps ctx.Err(). Who came
+// first is served first. One round trip if the lock is free, else three and the wait; none while
+// waiting, but for one in a second that keeps the place.
+//
+// The end of ctx is not the end of the lock: [Lock.Context] is for that.
+func (l *Locker) Acquire(ctx context.Context, name string) (*Lock, error) {
+	a, err := l.attempt(name)
+	if err != nil {
+		return nil, err
+	}
+	lock, _, err := a.ask(ctx, noPlace, anywhere)
+	if err == nil && lock == nil {
+		lock, err = a.wait(ctx)
+	}
+	if err != nil {
+		a.abandon(ctx)
+		return nil, fmt.Errorf("lock: acquire: %w", err)
+	}
+	return lock, nil
+}
+
+// Do acquires the lock of name, runs f, and releases the lock. The context of f ends with ctx, and when
+// the lock is lost: then its cause is an [EndedError], which Do returns if f returned nil. f has to
+// return when its context ends; nobody can stop it.
+func (l *Locker) Do(ctx context.Context, name string, f func(context.Context) error) error {
+	lock, err := l.Acquire(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer lock.giveBack(ctx)
+	err = lock.run(ctx, f)
+	if cause := context.Cause(lock.Context()); err == nil && cause != nil {
+		err = cause
+	}
+	return err
+}
+
+// attempt is one call's way to a lock.
+type attempt struct {
+	locker *Locker
+	lock   *Lock
+	begin  time.Time
+	keys   []string // of acquire; release takes the first three
+}
+
+func (l *Locker) attempt(name string) (*attempt, error) {
+	if name == "" {
+		return nil, errors.New("lock: the name is empty")
+	}
+	tag := tag(name)
+	return &attempt{
+		locker: l,
+		lock:   &Lock{locker: l, name: name, token: rand.Text()},
+		begin:  time.Now(),
+		keys:   []string{l.keys.key(tag, "own", name), l.keys.key(tag, "wait", name), l.keys.key(tag, "place", name), l.keys.fence(tag)},
+	}, nil
+}
+
+// ask asks for the lock once; lock is nil if somebody has it, for so long unless it is renewed.
+func (a *attempt) ask(ctx context.Context, keep, channel string) (lock *Lock, left time.Duration, err error) {
+	l, sent := a.locker, time.Now()
+	args := []string{a.lock.token, l.ttlMs, keep, channel, claimMs}
+	reply, err := l.send(ctx, a.keys, args)
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(reply) != 2 {
+		return nil, 0, fmt.Errorf("the server answered %d numbers, not 2", len(reply))
+	}
+	if reply[0] == 0 {
+		return nil, time.Duration(reply[1]) * time.Millisecond, nil
+	}
+	a.lock.begin(ctx, a.keys[:3], uint64(reply[0]), sent)
+	if hook := l.cfg.Hooks.Acquired; hook != nil {
+		hook(a.lock.name, time.Since(a.begin))
+	}
+	return a.lock, 0, nil
+}
+
+// abandon gives back what may have been taken, a place or the lock, although the caller has gone. The
+// server ends both where this fails.
+func (a *attempt) abandon(ctx context.Context) {
+	go func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+		defer cancel()
+		_ = release.Exec(ctx, a.locker.client, a.keys[:3], a.lock.token, claimMs).Error()
+	}()
 }

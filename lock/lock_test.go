@@ -24,7 +24,10 @@ func TestNewNamesTheField(t *testing.T) {
 	}{
 		{lock.Config{TTL: -1}, "Config.TTL"},
 		{lock.Config{TTL: time.Microsecond}, "Config.TTL"},
-		{lock.Config{Retry: -1}, "Config.Retry"},
+		{lock.Config{TTL: 2 * 365 * 24 * time.Hour}, "Config.TTL"},
+		{lock.Config{MaxHold: -1}, "Config.MaxHold"},
+		{lock.Config{Replicas: -1}, "Config.Replicas"},
+		{lock.Config{ReplicaTimeout: -1}, "Config.ReplicaTimeout"},
 		{lock.Config{Prefix: "a{b"}, "Config.Prefix"},
 	} {
 		if _, err := lock.New(c, test.cfg); err == nil || !strings.Contains(err.Error(), test.want) {
@@ -43,7 +46,7 @@ func TestMutualExclusion(t *testing.T) {
 	var inside, total atomic.Int32
 	var all sync.WaitGroup
 	for range workers {
-		l, err := lock.New(c, lock.Config{Retry: time.Millisecond})
+		l, err := lock.New(c, lock.Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -75,7 +78,7 @@ func TestMutualExclusion(t *testing.T) {
 // take the lock, the caller has gone.
 func TestLostAnswerLeaksNoLock(t *testing.T) {
 	s := valkeytest.Start(t)
-	l, err := lock.New(s.Client(), lock.Config{TTL: time.Hour, Retry: time.Millisecond})
+	l, err := lock.New(s.Client(), lock.Config{TTL: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 
 // Script is one embedded script. It is safe for concurrent use.
 type Script struct {
+	source string
 	lua    *valkey.Lua
 	loaded atomic.Bool
 	// loading is held by the one call that loads the script: valkey.Lua would queue the others on a
@@ -24,6 +25,7 @@ type Script struct {
 // server computes the SHA-1, so that a program restricted to FIPS algorithms can import the blocks.
 func New(source string) *Script {
 	return &Script{
+		source:  source,
 		lua:     valkey.NewLuaScript(source, valkey.WithLoadSHA1(true)),
 		loading: make(chan struct{}, 1),
 	}
@@ -50,4 +52,9 @@ func (s *Script) Exec(ctx context.Context, client valkey.Client, keys []string, 
 		<-s.loading
 	}
 	return s.lua.Exec(ctx, client, keys, args)
+}
+
+// Eval runs the script on one connection: one round trip, in which the whole script is sent.
+func (s *Script) Eval(ctx context.Context, conn valkey.DedicatedClient, keys []string, args ...string) valkey.ValkeyResult {
+	return conn.Do(ctx, conn.B().Eval().Script(s.source).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build())
 }

@@ -2,7 +2,6 @@
 package locktest
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
 	"strings"
@@ -23,8 +22,14 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"Expiry", expiry},
 		{"Names", names},
 		{"ForeignType", foreignType},
-		{"AcquireWaits", acquireWaits},
+		{"BadNames", badNames},
+		{"Fence", fence},
+		{"Order", order},
+		{"Handover", handover},
 		{"Cancelled", cancelled},
+		{"Crowd", crowd},
+		{"Do", do},
+		{"Ends", ends},
 		{"Model", model},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, env) })
@@ -81,7 +86,7 @@ func owner(t *testing.T, env valkeytest.Env) {
 
 func expiry(t *testing.T, env valkeytest.Env) {
 	ctx, prefix := t.Context(), valkeytest.Prefix(t)
-	l := newLocker(t, env, lock.Config{Prefix: prefix, TTL: 30 * time.Millisecond})
+	l := newLocker(t, env, lock.Config{Prefix: prefix, TTL: 30 * time.Millisecond, NoRenewal: true})
 	lost := try(t, l, "n", true)
 	env.Advance(31 * time.Millisecond)
 	if err := lost.Extend(ctx, time.Hour); !errors.Is(err, lock.ErrNotHeld) {
@@ -104,7 +109,7 @@ func expiry(t *testing.T, env valkeytest.Env) {
 func names(t *testing.T, env valkeytest.Env) {
 	l := newLocker(t, env, lock.Config{TTL: time.Hour})
 	for _, name := range []string{
-		"", "%", "{", "}", "{}", "a", "a ", "{a}", "%7Ba%7D", "a\x00", "a\n", "*", "ü", "\xff",
+		"%", "{", "}", "{}", "a", "a ", "{a}", "%7Ba%7D", "a\x00", "a\n", "*", "ü", "\xff", "own:a", "a:own",
 		strings.Repeat("x", 512), strings.Repeat("x", 513), strings.Repeat("x", 1<<20),
 	} {
 		held := try(t, l, name, true)
@@ -115,11 +120,21 @@ func names(t *testing.T, env valkeytest.Env) {
 	}
 }
 
+func badNames(t *testing.T, env valkeytest.Env) {
+	l := newLocker(t, env, lock.Config{})
+	if _, ok, err := l.TryAcquire(t.Context(), ""); ok || err == nil {
+		t.Errorf("TryAcquire of no name: %v, %v", ok, err)
+	}
+	if _, err := l.Acquire(t.Context(), ""); err == nil {
+		t.Error("Acquire of no name")
+	}
+}
+
 // foreignType puts a list where a lock belongs: it is neither taken nor harmed.
 func foreignType(t *testing.T, env valkeytest.Env) {
 	ctx, prefix := t.Context(), valkeytest.Prefix(t)
 	l := newLocker(t, env, lock.Config{Prefix: prefix})
-	c, key := env.Client, prefix+":lock:{n}"
+	c, key := env.Client, prefix+":lock:{"+tag("n")+"}:own:n"
 	held := try(t, l, "n", true)
 	for _, cmd := range [][]string{{"DEL", key}, {"RPUSH", key, "x"}} {
 		if err := c.Do(ctx, c.B().Arbitrary(cmd[0]).Keys(cmd[1]).Args(cmd[2:]...).Build()).Error(); err != nil {
@@ -135,51 +150,6 @@ func foreignType(t *testing.T, env valkeytest.Env) {
 	}
 	if n, err := c.Do(ctx, c.B().Llen().Key(key).Build()).AsInt64(); err != nil || n != 1 {
 		t.Errorf("the list was touched: %d, %v", n, err)
-	}
-}
-
-func acquireWaits(t *testing.T, env valkeytest.Env) {
-	l := newLocker(t, env, lock.Config{TTL: time.Hour, Retry: time.Millisecond})
-	held := try(t, l, "n", true)
-	got := make(chan error, 1)
-	go func() {
-		_, err := l.Acquire(t.Context(), "n")
-		got <- err
-	}()
-	select {
-	case err := <-got:
-		t.Fatalf("acquired a held lock: %v", err)
-	default:
-	}
-	if err := held.Release(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-got; err != nil {
-		t.Fatalf("acquire after the release: %v", err)
-	}
-	try(t, l, "n", false)
-}
-
-// cancelled holds that a wait ends with its context and leaves nothing behind.
-func cancelled(t *testing.T, env valkeytest.Env) {
-	l := newLocker(t, env, lock.Config{TTL: time.Hour})
-	held := try(t, l, "n", true)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	if _, err := l.Acquire(ctx, "n"); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("a wait with a deadline: %v", err)
-	}
-	if err := held.Release(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	held = try(t, l, "n", true)
-	ended, end := context.WithCancel(t.Context())
-	end()
-	if err := held.Extend(ended, 0); !errors.Is(err, context.Canceled) {
-		t.Errorf("extend with an ended context: %v", err)
-	}
-	if err := held.Release(t.Context()); err != nil {
-		t.Errorf("release after it: %v", err)
 	}
 }
 

@@ -1,0 +1,174 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/flatrate/flatrate/internal/lease"
+)
+
+// EndedError says why a lock is no longer held. errors.Is(err, ErrNotHeld) is true of it.
+type EndedError struct {
+	// Reason is one of those below.
+	Reason Reason
+}
+
+// Reason is why a lock ended.
+type Reason string
+
+// The reasons.
+const (
+	Released Reason = "released"
+	// Expired: no renewal was confirmed in time, or renewal is off. The server may have ended it.
+	Expired Reason = "expired"
+	// Lost: the server has it no longer: evicted, deleted, or its data is gone.
+	Lost Reason = "lost by the server"
+	// Taken: somebody else holds it by now.
+	Taken Reason = "taken by another"
+	// HeldTooLong: Config.MaxHold has passed.
+	HeldTooLong Reason = "held for longer than Config.MaxHold"
+)
+
+func (e *EndedError) Error() string { return "lock: not held: " + string(e.Reason) }
+
+// Is makes errors.Is(err, ErrNotHeld) true.
+func (e *EndedError) Is(target error) bool { return target == ErrNotHeld } //nolint:errorlint // as errors.Is asks
+
+// ended turns the reason of a lease's end into that of a lock's.
+func ended(cause error) *EndedError {
+	for _, r := range []struct {
+		cause  error
+		reason Reason
+	}{
+		{lease.ErrReleased, Released}, {lease.ErrGone, Lost}, {lease.ErrTaken, Taken}, {lease.ErrMaxHold, HeldTooLong},
+	} {
+		if errors.Is(cause, r.cause) {
+			return &EndedError{r.reason}
+		}
+	}
+	return &EndedError{Expired}
+}
+
+// Lock is a lock that was acquired. It is safe for concurrent use.
+type Lock struct {
+	locker *Locker
+	name   string
+	token  string
+	keys   []string // own, wait, place
+	fence  uint64
+	keeper *lease.Keeper
+}
+
+// begin starts to keep the lock that a call sent at sent has taken.
+func (l *Lock) begin(ctx context.Context, keys []string, fence uint64, sent time.Time) {
+	cfg := l.locker.cfg
+	l.keys, l.fence = keys, fence
+	keeping := lease.Keeping{
+		TTL: cfg.TTL, Sent: sent, MaxHold: cfg.MaxHold,
+		Cause: func(err error) error { return ended(err) },
+	}
+	if !cfg.NoRenewal {
+		keeping.Extend = l.extend
+	}
+	if hook := cfg.Hooks.Renewed; hook != nil {
+		keeping.Renewed = func() { hook(l.name) }
+	}
+	if hook := cfg.Hooks.Lost; hook != nil {
+		keeping.Ended = func(cause error) {
+			if end := new(EndedError); errors.As(cause, &end) && end.Reason != Released {
+				hook(l.name, cause)
+			}
+		}
+	}
+	l.keeper = lease.Keep(ctx, keeping)
+}
+
+// Name is the name that was locked.
+func (l *Lock) Name() string { return l.name }
+
+// Fence is a number above that of every earlier holder of the name, by this server's count. A resource
+// that remembers the highest one it has seen, and rejects lower ones, is safe from a holder that has
+// lost the lock without knowing it. It is at least the time of the acquisition in Unix microseconds, so
+// it also grows across a server that has lost its data, if its clock is right.
+func (l *Lock) Fence() uint64 { return l.fence }
+
+// Context ends when the lock is released or lost; context.Cause is an [EndedError]. It ends before the
+// server can give the lock to somebody else, counted on this process's monotonic clock: the time to
+// live after the last call that the server confirmed was sent, less 1% and 2 ms. It has the values of
+// the context that acquired the lock.
+func (l *Lock) Context() context.Context { return l.keeper.Context() }
+
+// Extend lets the lock last for ttl from now on, from a millisecond to a year; zero means Config.TTL.
+// Automatic renewals use it from then on. A lock that was lost is never taken anew: the error is an
+// [EndedError]. One round trip.
+func (l *Lock) Extend(ctx context.Context, ttl time.Duration) error {
+	if ttl == 0 {
+		ttl = l.locker.cfg.TTL
+	}
+	if err := checkTTL(ttl); err != nil {
+		return fmt.Errorf("lock: extend: ttl: %w", err)
+	}
+	if cause := context.Cause(l.Context()); cause != nil {
+		return cause
+	}
+	sent := time.Now()
+	switch err := l.extend(ctx, ttl); {
+	case err == nil:
+		l.keeper.Extended(sent, ttl)
+		return context.Cause(l.Context())
+	case errors.Is(err, lease.ErrTaken), errors.Is(err, lease.ErrGone):
+		l.keeper.End(err)
+		return ended(err)
+	default:
+		return fmt.Errorf("lock: extend: %w", err)
+	}
+}
+
+func (l *Lock) extend(ctx context.Context, ttl time.Duration) error {
+	n, err := extend.Exec(ctx, l.locker.client, l.keys[:1], l.token, milliseconds(ttl)).AsInt64()
+	switch {
+	case err != nil:
+		return err
+	case n == 0:
+		return lease.ErrTaken
+	case n < 0:
+		return lease.ErrGone
+	}
+	return nil
+}
+
+// Release gives the lock back, to the first who waits if somebody does, and ends Context at once. The
+// error is an [EndedError] if it was no longer held; another holder is never harmed. One round trip; if
+// it fails, the lock ends with its time to live.
+func (l *Lock) Release(ctx context.Context) error {
+	before := context.Cause(l.Context())
+	l.keeper.End(lease.ErrReleased)
+	held, err := release.Exec(ctx, l.locker.client, l.keys, l.token, claimMs).AsBool()
+	switch {
+	case err != nil:
+		return fmt.Errorf("lock: release: %w", err)
+	case before != nil:
+		return before
+	case !held:
+		return &EndedError{Lost}
+	}
+	return nil
+}
+
+// run calls f with a context that ends with ctx and with the lock.
+func (l *Lock) run(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(l.Context(), func() { cancel(context.Cause(l.Context())) })
+	defer stop()
+	return f(ctx)
+}
+
+// giveBack releases the lock for a caller who has nothing to do with the outcome, also after ctx ended.
+func (l *Lock) giveBack(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+	defer cancel()
+	_ = l.Release(ctx) // the time to live ends it where this fails
+}
