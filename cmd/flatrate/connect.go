@@ -2,16 +2,17 @@ package main
 
 import (
 	"context"
-	"errors"
+	"fmt"
 
+	"github.com/flatrate/flatrate"
 	"github.com/valkey-io/valkey-go"
 )
 
 // connect returns a client of the server that --valkey names.
-func connect(_ context.Context, url string) (valkey.Client, error) {
-	option, err := valkey.ParseURL(url)
+func connect(ctx context.Context, url string) (valkey.Client, error) {
+	client, err := flatrate.Connect(ctx, url)
 	if err != nil {
-		return nil, errors.New("--valkey: not a URL like valkey://host:6379") // the cause would quote the password
+		return nil, fmt.Errorf("--valkey: %w", err)
 	}
-	return valkey.NewClient(option)
+	return client, nil
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flatrate/flatrate"
 	"github.com/flatrate/flatrate/cache"
 	"github.com/flatrate/flatrate/lock"
 	"github.com/flatrate/flatrate/ratelimit"
@@ -110,9 +111,7 @@ func TestServerFaults(t *testing.T) {
 
 func connect(t *testing.T, s *valkeytest.Server) valkey.Client {
 	t.Helper()
-	c, err := valkey.NewClient(valkey.ClientOption{
-		InitAddress: []string{s.Socket}, DialCtxFn: valkeytest.DialUnix, ForceSingleClient: true,
-	})
+	c, err := flatrate.Connect(t.Context(), "unix://"+s.Socket)
 	if err != nil {
 		t.Fatal(err)
 	}
