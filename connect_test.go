@@ -243,8 +243,13 @@ func TestPasswordFileIsReadAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, func() error { return c.Do(t.Context(), c.B().Ping().Build()).Error() })
-	works(t, c)
+	eventually(t, func() error { // each of the two connections breaks once
+		var broken error
+		for range 20 {
+			broken = errors.Join(broken, c.Do(t.Context(), c.B().Set().Key("k").Value("v").Build()).Error())
+		}
+		return broken
+	})
 }
 
 func eventually(t *testing.T, f func() error) {

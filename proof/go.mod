@@ -1,13 +1,18 @@
 module github.com/flatrate/flatrate/proof
 
-go 1.25.0
+go 1.26.0
 
 require (
 	github.com/flatrate/flatrate v0.0.0
+	github.com/redis/go-redis/v9 v9.23.0
 	github.com/valkey-io/valkey-go v1.0.79
 )
 
-require golang.org/x/sys v0.47.0 // indirect
+require (
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	go.uber.org/atomic v1.12.0 // indirect
+	golang.org/x/sys v0.48.0 // indirect
+)
 
 // Dropped in the release commit: the toolkit is not published yet.
 replace github.com/flatrate/flatrate => ..
