@@ -276,7 +276,7 @@ func ends(t *testing.T, env valkeytest.Env) {
 			t.Fatal(err)
 		}
 	}
-	for _, test := range []struct {
+	for i, test := range []struct {
 		want lock.Reason
 		edit func(*lock.Config)
 		end  func(*lock.Lock)
@@ -296,7 +296,7 @@ func ends(t *testing.T, env valkeytest.Env) {
 		if test.edit != nil {
 			test.edit(&c)
 		}
-		held := try(t, newLocker(t, env, c), fmt.Sprint(test.want), true)
+		held := try(t, newLocker(t, env, c), fmt.Sprint("n", i), true)
 		if test.end != nil {
 			test.end(held)
 		}
