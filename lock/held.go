@@ -65,24 +65,28 @@ type Lock struct {
 func (l *Lock) begin(ctx context.Context, keys []string, fence uint64, sent time.Time) {
 	cfg := l.locker.cfg
 	l.keys, l.fence = keys, fence
-	keeping := lease.Keeping{
-		TTL: cfg.TTL, Sent: sent, MaxHold: cfg.MaxHold,
-		Cause: func(err error) error { return ended(err) },
-	}
+	keeping := cfg.Hooks.keeping(l.name)
+	keeping.TTL, keeping.Sent, keeping.MaxHold = cfg.TTL, sent, cfg.MaxHold
 	if !cfg.NoRenewal {
 		keeping.Extend = l.extend
 	}
-	if hook := cfg.Hooks.Renewed; hook != nil {
-		keeping.Renewed = func() { hook(l.name) }
+	l.keeper = lease.Keep(ctx, keeping)
+}
+
+// keeping is the part of a lock's keeping that tells what happens to it.
+func (h Hooks) keeping(name string) lease.Keeping {
+	keeping := lease.Keeping{Cause: func(err error) error { return ended(err) }}
+	if h.Renewed != nil {
+		keeping.Renewed = func() { h.Renewed(name) }
 	}
-	if hook := cfg.Hooks.Lost; hook != nil {
+	if h.Lost != nil {
 		keeping.Ended = func(cause error) {
 			if end := new(EndedError); errors.As(cause, &end) && end.Reason != Released {
-				hook(l.name, cause)
+				h.Lost(name, cause)
 			}
 		}
 	}
-	l.keeper = lease.Keep(ctx, keeping)
+	return keeping
 }
 
 // Name is the name that was locked.
@@ -159,9 +163,13 @@ func (l *Lock) Release(ctx context.Context) error {
 
 // run calls f with a context that ends with ctx and with the lock.
 func (l *Lock) run(ctx context.Context, f func(context.Context) error) error {
+	return runUnder(ctx, l.Context(), f)
+}
+
+func runUnder(ctx, held context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(l.Context(), func() { cancel(context.Cause(l.Context())) })
+	stop := context.AfterFunc(held, func() { cancel(context.Cause(held)) })
 	defer stop()
 	return f(ctx)
 }

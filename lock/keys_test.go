@@ -12,9 +12,9 @@ func TestKeyTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table := []string{keys.key("TAG", "own", "NAME"), keys.key("TAG", "wait", "NAME"), keys.key("TAG", "place", "NAME"), keys.fence("TAG")}
+	table := []string{keys.key("TAG", "own", "NAME"), keys.key("TAG", "wait", "NAME"), keys.key("TAG", "place", "NAME"), keys.key("TAG", "red", "NAME"), keys.fence("TAG")}
 	keytable.Check(t, table...)
-	const want = "fr:lock:{TAG}:own:NAME fr:lock:{TAG}:wait:NAME fr:lock:{TAG}:place:NAME fr:lock:{TAG}:fence"
+	const want = "fr:lock:{TAG}:own:NAME fr:lock:{TAG}:wait:NAME fr:lock:{TAG}:place:NAME fr:lock:{TAG}:red:NAME fr:lock:{TAG}:fence"
 	if got := strings.Join(table, " "); got != want {
 		t.Errorf("the layout is a public contract: %s, want %s", got, want)
 	}

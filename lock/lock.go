@@ -18,6 +18,7 @@
 //	fr:lock:{TAG}:own:NAME     string  the owner's token                              after the lock's TTL
 //	fr:lock:{TAG}:wait:NAME    list    the tokens that wait, first come first         3 s after the last one asked
 //	fr:lock:{TAG}:place:NAME   hash    token -> how long its place is kept, channel   3 s after the last one asked
+//	fr:lock:{TAG}:red:NAME     string  the token of a Redlock's owner, on each server  after the lock's TTL
 //	fr:lock:{TAG}:fence        string  the last fencing token of the tag              never: at most 1,024 keys
 //
 // TAG is a number from 0 to 1,023, the first ten bits of the SHA-256 of NAME.

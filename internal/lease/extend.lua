@@ -2,10 +2,11 @@
 -- KEYS[1]  the lease
 -- ARGV[1]  the owner's token
 -- ARGV[2]  its new time to live, ms
--- reply    1 if it was the owner's and lives on, else 0
+-- reply    1 if it was the owner's and lives on, 0 if somebody else has it, -1 if nobody has
 --
 -- A lease that is gone is never made again: another owner may have come and gone meanwhile.
-if redis.pcall('GET', KEYS[1]) == ARGV[1] then
+local owner = redis.pcall('GET', KEYS[1])
+if owner == ARGV[1] then
   return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end
-return 0
+return owner and 0 or -1

@@ -47,6 +47,7 @@ type Keeper struct {
 	cancel context.CancelCauseFunc
 
 	mu       sync.Mutex
+	sent     time.Time // when the call was sent that deadline counts from
 	deadline time.Time
 	ended    bool
 	expire   *time.Timer
@@ -60,7 +61,7 @@ func Keep(parent context.Context, cfg Keeping) *Keeper {
 	k.ctx, k.cancel = context.WithCancelCause(context.WithoutCancel(parent))
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.deadline = k.until(cfg.Sent, cfg.TTL)
+	k.sent, k.deadline = cfg.Sent, k.until(cfg.Sent, cfg.TTL)
 	k.expire = time.AfterFunc(time.Until(k.deadline), k.expired)
 	if cfg.Extend != nil {
 		k.renew = time.AfterFunc(cfg.TTL/3, k.renewNow)
@@ -78,15 +79,16 @@ func (k *Keeper) Deadline() time.Time {
 	return k.deadline
 }
 
-// Extended tells that the server confirmed a call, sent at sent, that set the time to live to ttl.
+// Extended tells that the server confirmed a call, sent at sent, that set the time to live to ttl. Of
+// calls that overlap the one sent last counts, whichever answer comes first.
 func (k *Keeper) Extended(sent time.Time, ttl time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.ended {
+	if k.ended || sent.Before(k.sent) {
 		return
 	}
 	k.cfg.TTL = ttl
-	k.deadline = k.until(sent, ttl)
+	k.sent, k.deadline = sent, k.until(sent, ttl)
 	k.expire.Reset(time.Until(k.deadline))
 	if k.renew != nil {
 		k.renew.Reset(ttl / 3)

@@ -54,7 +54,8 @@ func (s *Script) Exec(ctx context.Context, client valkey.Client, keys []string, 
 	return s.lua.Exec(ctx, client, keys, args)
 }
 
-// Eval runs the script on one connection: one round trip, in which the whole script is sent.
-func (s *Script) Eval(ctx context.Context, conn valkey.DedicatedClient, keys []string, args ...string) valkey.ValkeyResult {
+// Eval runs the script in one round trip, in which the whole script is sent: for one connection, and
+// for a call that must not wait until another one has loaded the script.
+func (s *Script) Eval(ctx context.Context, conn valkey.CoreClient, keys []string, args ...string) valkey.ValkeyResult {
 	return conn.Do(ctx, conn.B().Eval().Script(s.source).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build())
 }
