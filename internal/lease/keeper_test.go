@@ -143,3 +143,17 @@ func TestExtendedByHand(t *testing.T) {
 		wantCause(t, k, causes, lease.ErrExpired)
 	})
 }
+
+// TestOvertaken hears of an earlier call after a later one that shortened the lease: it changes nothing.
+func TestOvertaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, causes := keep(lease.Keeping{})
+		earlier := time.Now().Add(time.Second)
+		time.Sleep(2 * time.Second)
+		k.Extended(time.Now(), time.Second)
+		k.Extended(earlier, time.Hour)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		wantCause(t, k, causes, lease.ErrExpired)
+	})
+}
