@@ -3,6 +3,7 @@ module github.com/flatrate/flatrate/proof
 go 1.26.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/flatrate/flatrate v0.0.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/valkey-io/valkey-go v1.0.79

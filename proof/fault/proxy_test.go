@@ -1,7 +1,6 @@
 package fault
 
 import (
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -68,7 +67,7 @@ func (p *proxy) copy(to, from net.Conn, drop *atomic.Bool) {
 				return
 			}
 		}
-		if err == io.EOF || err != nil {
+		if err != nil {
 			return
 		}
 	}
