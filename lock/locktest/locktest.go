@@ -30,6 +30,8 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"Crowd", crowd},
 		{"Do", do},
 		{"Ends", ends},
+		{"Several", several},
+		{"Lead", lead},
 		{"Model", model},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, env) })
