@@ -187,7 +187,9 @@ func crowd(t *testing.T, env valkeytest.Env) {
 		all.Go(func() {
 			for round := range rounds {
 				ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-				if (caller+round)%4 == 0 {
+				// On a driven clock a place that a cancelled call left behind would never end.
+				impatient := !env.Embedded && (caller+round)%4 == 0
+				if impatient {
 					ctx, cancel = context.WithTimeout(t.Context(), time.Duration(round%5)*time.Millisecond)
 				}
 				held, err := l.Acquire(ctx, "n")
@@ -195,7 +197,7 @@ func crowd(t *testing.T, env valkeytest.Env) {
 				mu.Lock()
 				if err != nil {
 					gaveUp++
-					if (caller+round)%4 != 0 {
+					if !impatient {
 						t.Errorf("Acquire: %v", err)
 					}
 					mu.Unlock()
