@@ -13,6 +13,22 @@ import (
 
 var client valkey.Client // from flatrate.Connect
 
+func charge(ctx context.Context, _ int) error { return ctx.Err() } // your work
+
+// The shortest way: wait, work, release.
+func ExampleLocker_Do() {
+	locker, err := lock.New(client, lock.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = locker.Do(context.Background(), "invoice:42", func(ctx context.Context) error {
+		return charge(ctx, 42) // ctx ends if the lock is lost
+	})
+	if errors.Is(err, lock.ErrNotHeld) {
+		log.Print("somebody else may be charging invoice 42 by now")
+	}
+}
+
 // One process charges the invoice; the others see that it is being done.
 func ExampleLocker_TryAcquire() {
 	ctx := context.Background()
@@ -29,17 +45,18 @@ func ExampleLocker_TryAcquire() {
 		return
 	}
 	defer func() {
-		if err := held.Release(ctx); errors.Is(err, lock.ErrNotHeld) {
-			log.Print("charging took longer than the lock lasted")
+		if err := held.Release(ctx); err != nil {
+			log.Print(err)
 		}
 	}()
-	// Charge it, with the invoice's number as the payment's idempotency key: the lock saves work,
-	// the key is what makes a second charge impossible.
+	if err := charge(held.Context(), 42); err != nil {
+		log.Print(err)
+	}
 }
 
-// A wait is as long as its context.
+// A wait is as long as its context; the fence goes with every write to the resource.
 func ExampleLocker_Acquire() {
-	locker, err := lock.New(client, lock.Config{})
+	locker, err := lock.New(client, lock.Config{MaxHold: 10 * time.Minute})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -49,11 +66,7 @@ func ExampleLocker_Acquire() {
 	if err != nil {
 		log.Fatal(err) // somebody held it for the whole 5 seconds, or the server is away
 	}
-	// ... a part of the work ...
-	if err := held.Extend(ctx, time.Minute); err != nil {
-		log.Fatal(err) // lost: stop working
-	}
-	// ... the rest ...
+	fmt.Println("UPDATE report SET fence = $1 WHERE id = $2 AND fence < $1", held.Fence())
 	if err := held.Release(ctx); err != nil {
 		log.Print(err)
 	}

@@ -34,7 +34,7 @@ const (
 func (e *EndedError) Error() string { return "lock: not held: " + string(e.Reason) }
 
 // Is makes errors.Is(err, ErrNotHeld) true.
-func (e *EndedError) Is(target error) bool { return target == ErrNotHeld } //nolint:errorlint // as errors.Is asks
+func (e *EndedError) Is(target error) bool { return target == ErrNotHeld }
 
 // ended turns the reason of a lease's end into that of a lock's.
 func ended(cause error) *EndedError {

@@ -8,10 +8,6 @@ import (
 	"github.com/flatrate/flatrate/internal/key"
 )
 
-// tags is into how many hash tags the names of locks fall. Each tag has one fencing counter, which
-// outlives the locks: more tags spread the load over more slots, and leave more counters behind.
-const tags = 1024
-
 // keySpace holds the keys of all locks under one prefix.
 type keySpace struct{ space key.Space }
 
@@ -23,7 +19,8 @@ func newKeySpace(prefix string) (keySpace, error) {
 	return keySpace{s}, nil
 }
 
-// tag is a number from 0 to 1023: the first ten bits of the SHA-256 of the name.
+// tag is a number from 0 to 1023: the first ten bits of the SHA-256 of the name. Each tag has one fencing
+// counter, which outlives the locks: more tags would spread them over more slots, and leave more behind.
 func tag(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return strconv.Itoa(int(sum[0])<<2 | int(sum[1])>>6)

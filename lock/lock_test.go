@@ -3,6 +3,7 @@ package lock_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -125,5 +126,159 @@ func TestFullServerStillReleases(t *testing.T) {
 	}
 	if err := held.Release(t.Context()); err != nil {
 		t.Errorf("release: %v", err)
+	}
+}
+
+// TestDeadWaiters kills the clients of waiters: those behind them are served all the same.
+func TestDeadWaiters(t *testing.T) {
+	s := valkeytest.Start(t)
+	c := s.Client()
+	alive, err := lock.New(c, lock.Config{TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := alive.Acquire(t.Context(), "n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait, place := "fr:lock:{"+locktest.Tag("n")+"}:wait:n", "fr:lock:{"+locktest.Tag("n")+"}:place:n"
+	// What waiters leave that died: one whose place has run out, one that lost it, one that lives on for
+	// the server but will never claim.
+	now := time.Now().UnixMilli()
+	for _, cmd := range [][]string{
+		{"RPUSH", wait, "late", "lost", "silent"},
+		{"HSET", place, "late", fmt.Sprint(now-1, " fr:wake:none"), "silent", fmt.Sprint(now+3_600_000, " fr:wake:none")},
+	} {
+		if err := c.Do(t.Context(), c.B().Arbitrary(cmd...).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := make(chan error, 1)
+	go func() {
+		next, err := alive.Acquire(t.Context(), "n")
+		if err == nil {
+			err = next.Release(context.Background())
+		}
+		got <- err
+	}()
+	locktest.InQueue(t, c, "fr", "n", 4)
+	if err := held.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-got; err != nil {
+		t.Fatal(err)
+	}
+	keys, err := c.Do(t.Context(), c.B().Keys().Pattern("*").Build()).AsStrSlice()
+	if err != nil || len(keys) != 1 || !strings.HasSuffix(keys[0], ":fence") {
+		t.Errorf("left behind: %q, %v", keys, err)
+	}
+}
+
+// TestCutOffHolderStopsFirst pauses the server under a holder: its context ends, and only later does the
+// server give the lock to another.
+func TestCutOffHolderStopsFirst(t *testing.T) {
+	s := valkeytest.Start(t)
+	first, err := lock.New(s.Client(), lock.Config{TTL: 200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := lock.New(valkeytest.NewClient(t, s), lock.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		held, err := first.Acquire(t.Context(), "n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var other *lock.Lock
+		next := make(chan error, 1)
+		go func() {
+			var err error
+			other, err = second.Acquire(t.Context(), "n")
+			next <- err
+		}()
+		locktest.InQueue(t, s.Client(), "fr", "n", 1)
+		s.Pause()
+		<-held.Context().Done()
+		select {
+		case <-next:
+			t.Fatal("another has the lock, and its holder does not know")
+		default:
+		}
+		s.Resume()
+		if err := <-next; err != nil {
+			t.Fatal(err)
+		}
+		if other.Fence() <= held.Fence() {
+			t.Errorf("fence %d after %d", other.Fence(), held.Fence())
+		}
+		if err := other.Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestReplicas counts an acquisition only once the replicas have it.
+func TestReplicas(t *testing.T) {
+	primary := valkeytest.StartWith(t, valkeytest.Config{TCP: true})
+	cfg := lock.Config{TTL: time.Hour, Replicas: 1, ReplicaTimeout: 20 * time.Millisecond}
+	alone, err := lock.New(primary.Client(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := alone.TryAcquire(t.Context(), "n"); ok || err == nil || !strings.Contains(err.Error(), "0 of 1 replicas") {
+		t.Fatalf("without a replica: %v, %v", ok, err)
+	}
+	host, port, _ := strings.Cut(primary.Addr, ":")
+	replica := valkeytest.StartWith(t, valkeytest.Config{Args: []string{"--replicaof", host + " " + port}})
+	cfg.ReplicaTimeout = 20 * time.Second
+	both, err := lock.New(primary.Client(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := both.Acquire(t.Context(), "n") // what was not replicated was given back
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := "fr:lock:{" + locktest.Tag("n") + "}:own:n"
+	c := replica.Client()
+	if n, err := c.Do(t.Context(), c.B().Exists().Key(own).Build()).AsInt64(); err != nil || n != 1 {
+		t.Errorf("the replica has it: %d, %v", n, err)
+	}
+	if _, ok, err := both.TryAcquire(t.Context(), "n"); ok || err != nil {
+		t.Errorf("held: %v, %v", ok, err)
+	}
+	if err := held.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestForeignQueue puts other types where the queue belongs: an error, nothing is touched.
+func TestForeignQueue(t *testing.T) {
+	c := valkeytest.Start(t).Client()
+	l, err := lock.New(c, lock.Config{TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"wait", "place"} {
+		held, err := l.Acquire(t.Context(), part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := "fr:lock:{" + locktest.Tag(part) + "}:" + part + ":" + part
+		if err := c.Do(t.Context(), c.B().Set().Key(key).Value("x").Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Acquire(t.Context(), part); err == nil || !strings.Contains(err.Error(), "WRONGTYPE") {
+			t.Errorf("%s: %v", part, err)
+		}
+		if v, err := c.Do(t.Context(), c.B().Get().Key(key).Build()).ToString(); err != nil || v != "x" {
+			t.Errorf("%s was touched: %q, %v", part, v, err)
+		}
+		if _, ok, err := l.TryAcquire(t.Context(), part); ok || err != nil {
+			t.Errorf("%s: the holder was harmed: %v, %v", part, ok, err)
+		}
+		_ = held
 	}
 }

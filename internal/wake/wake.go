@@ -165,14 +165,14 @@ func (h *hub) subscribe(ctx context.Context) (stood bool) {
 	}
 	select {
 	case <-standing:
-	case <-ended:
+	case <-ended: //nolint:errcheck // whatever ended it, it is made anew
 		return false
 	case <-ctx.Done():
 		return false
 	}
 	h.stands()
 	select {
-	case <-ended:
+	case <-ended: //nolint:errcheck // as above
 	case <-ctx.Done():
 	}
 	return true

@@ -11,6 +11,7 @@ import (
 // function that returns its Area, and one line here.
 var areas = []Area{
 	connectArea(),
+	lockArea(),
 }
 
 // Area is a part of flatrate that is measured beside its peers.

@@ -144,7 +144,7 @@ func (c *checker) step(err error) (ok bool) {
 }
 
 func locks(ctx context.Context, t *testing.T, client valkey.Client, c *checker) {
-	l, err := lock.New(client, lock.Config{TTL: lockTTL, Retry: time.Millisecond})
+	l, err := lock.New(client, lock.Config{TTL: lockTTL})
 	if err != nil {
 		t.Error(err)
 		return
