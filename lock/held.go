@@ -127,7 +127,7 @@ func (l *Lock) Extend(ctx context.Context, ttl time.Duration) error {
 }
 
 func (l *Lock) extend(ctx context.Context, ttl time.Duration) error {
-	n, err := extend.Exec(ctx, l.locker.client, l.keys[:1], l.token, milliseconds(ttl)).AsInt64()
+	n, err := l.locker.kind.extend.Exec(ctx, l.locker.client, l.keys[:1], l.token, milliseconds(ttl)).AsInt64()
 	switch {
 	case err != nil:
 		return err
@@ -145,7 +145,7 @@ func (l *Lock) extend(ctx context.Context, ttl time.Duration) error {
 func (l *Lock) Release(ctx context.Context) error {
 	before := context.Cause(l.Context())
 	l.keeper.End(lease.ErrReleased)
-	held, err := release.Exec(ctx, l.locker.client, l.keys, l.token, claimMs).AsBool()
+	held, err := l.locker.kind.release.Exec(ctx, l.locker.client, l.keys, l.token, claimMs).AsBool()
 	switch {
 	case err != nil:
 		return fmt.Errorf("lock: release: %w", err)

@@ -12,9 +12,13 @@ func TestKeyTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table := []string{keys.key("TAG", "own", "NAME"), keys.key("TAG", "wait", "NAME"), keys.key("TAG", "place", "NAME"), keys.fence("TAG")}
+	table := []string{keys.fence("TAG")}
+	for _, part := range []string{"own", "wait", "place", "sem", "semwait", "semplace"} {
+		table = append(table, keys.key("TAG", part, "NAME"))
+	}
 	keytable.Check(t, table...)
-	const want = "fr:lock:{TAG}:own:NAME fr:lock:{TAG}:wait:NAME fr:lock:{TAG}:place:NAME fr:lock:{TAG}:fence"
+	const want = "fr:lock:{TAG}:fence fr:lock:{TAG}:own:NAME fr:lock:{TAG}:wait:NAME fr:lock:{TAG}:place:NAME " +
+		"fr:lock:{TAG}:sem:NAME fr:lock:{TAG}:semwait:NAME fr:lock:{TAG}:semplace:NAME"
 	if got := strings.Join(table, " "); got != want {
 		t.Errorf("the layout is a public contract: %s, want %s", got, want)
 	}

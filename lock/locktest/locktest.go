@@ -31,6 +31,11 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"Do", do},
 		{"Ends", ends},
 		{"Model", model},
+		{"Permits", permits},
+		{"DeadPermit", deadPermit},
+		{"PermitOrder", permitOrder},
+		{"PermitCrowd", permitCrowd},
+		{"PermitModel", permitModel},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, env) })
 	}

@@ -24,8 +24,13 @@ func Tag(name string) string {
 // InQueue waits until the server knows of n waiters for name.
 func InQueue(t *testing.T, c valkey.Client, prefix, name string, n int64) {
 	t.Helper()
+	inQueue(t, c, prefix, "wait", name, n)
+}
+
+func inQueue(t *testing.T, c valkey.Client, prefix, part, name string, n int64) {
+	t.Helper()
 	for {
-		llen := c.B().Llen().Key(prefix + ":lock:{" + Tag(name) + "}:wait:" + name).Build()
+		llen := c.B().Llen().Key(prefix + ":lock:{" + Tag(name) + "}:" + part + ":" + name).Build()
 		switch got, err := c.Do(t.Context(), llen).AsInt64(); {
 		case err != nil:
 			t.Fatal(err)
