@@ -13,12 +13,13 @@ func TestKeyTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	table := []string{keys.fence("TAG")}
-	for _, part := range []string{"own", "wait", "place", "sem", "semwait", "semplace"} {
+	for _, part := range []string{"own", "wait", "place", "sem", "semwait", "semplace", "rw", "rwwait", "rwplace"} {
 		table = append(table, keys.key("TAG", part, "NAME"))
 	}
 	keytable.Check(t, table...)
 	const want = "fr:lock:{TAG}:fence fr:lock:{TAG}:own:NAME fr:lock:{TAG}:wait:NAME fr:lock:{TAG}:place:NAME " +
-		"fr:lock:{TAG}:sem:NAME fr:lock:{TAG}:semwait:NAME fr:lock:{TAG}:semplace:NAME"
+		"fr:lock:{TAG}:sem:NAME fr:lock:{TAG}:semwait:NAME fr:lock:{TAG}:semplace:NAME " +
+		"fr:lock:{TAG}:rw:NAME fr:lock:{TAG}:rwwait:NAME fr:lock:{TAG}:rwplace:NAME"
 	if got := strings.Join(table, " "); got != want {
 		t.Errorf("the layout is a public contract: %s, want %s", got, want)
 	}

@@ -1,5 +1,5 @@
 // Package lock is mutual exclusion between processes: at most one of them holds a name at a time.
-// A [Semaphore] lets a limited number hold it.
+// A [Semaphore] lets a limited number hold it, an [RW] many readers or one writer.
 //
 // [New] makes a Locker of a client. [Locker.Do] is what most callers want: it waits for the lock, runs
 // a func with a context that ends if the lock is lost, and releases it. [Locker.Acquire] and
@@ -23,6 +23,9 @@
 //	fr:lock:{TAG}:sem:NAME       zset  token of a permit -> until when                with the last permit
 //	fr:lock:{TAG}:semwait:NAME   list  the tokens that wait, first come first         3 s after the last one asked
 //	fr:lock:{TAG}:semplace:NAME  hash  token -> its place: until, limit, channel      3 s after the last one asked
+//	fr:lock:{TAG}:rw:NAME        zset  token of a reader or writer -> until when      with the last of them
+//	fr:lock:{TAG}:rwwait:NAME    list  the tokens that wait, first come first         3 s after the last one asked
+//	fr:lock:{TAG}:rwplace:NAME   hash  token -> its place: until, limit, channel      3 s after the last one asked
 //
 // TAG is a number from 0 to 1,023, the first ten bits of the SHA-256 of NAME.
 package lock

@@ -36,6 +36,12 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"PermitOrder", permitOrder},
 		{"PermitCrowd", permitCrowd},
 		{"PermitModel", permitModel},
+		{"ReadWrite", readWrite},
+		{"DeadWriter", deadWriter},
+		{"Fair", fair},
+		{"ReadersBehind", readersBehind},
+		{"ReadWriteCrowd", readWriteCrowd},
+		{"ReadWriteModel", readWriteModel},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, env) })
 	}
