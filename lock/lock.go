@@ -103,6 +103,7 @@ type Hooks struct {
 // while nobody waits.
 type Locker struct {
 	client valkey.Client
+	leases *lease.Server
 	kind   kind
 	keys   keySpace
 	cfg    Config
@@ -137,7 +138,7 @@ func newLocker(client valkey.Client, k kind, cfg Config) (*Locker, error) {
 	case cfg.ReplicaTimeout < time.Millisecond:
 		return nil, fmt.Errorf("lock: %s.ReplicaTimeout is %v, less than 1ms", k.config, cfg.ReplicaTimeout)
 	}
-	return &Locker{client: client, kind: k, keys: keys, cfg: cfg, ttlMs: milliseconds(cfg.TTL)}, nil
+	return &Locker{client: client, leases: lease.On(client), kind: k, keys: keys, cfg: cfg, ttlMs: milliseconds(cfg.TTL)}, nil
 }
 
 func checkTTL(ttl time.Duration) error {
