@@ -142,8 +142,8 @@ func newLocker(client valkey.Client, k kind, cfg Config) (*Locker, error) {
 }
 
 func checkTTL(ttl time.Duration) error {
-	if ttl < lease.MinTTL || ttl > maxTTL {
-		return fmt.Errorf("%v is not from 1ms to a year", ttl)
+	if ttl < lease.MinTTL || ttl > maxTTL || ttl%time.Millisecond != 0 {
+		return fmt.Errorf("%v is not whole milliseconds, from one to a year", ttl)
 	}
 	return nil
 }
@@ -169,8 +169,8 @@ func (l *Locker) TryAcquire(ctx context.Context, name string) (lock *Lock, ok bo
 }
 
 // Acquire waits until it holds the lock of name, or ctx ends; then the error wraps ctx.Err(). Who came
-// first is served first. One round trip if the lock is free, else three and the wait; none while
-// waiting, but for one in a second that keeps the place.
+// first is served first. One round trip if the lock is free; else two and the wait, in which one a second
+// keeps the place, and a third to claim what another process has released.
 //
 // The end of ctx is not the end of the lock: [Lock.Context] is for that.
 func (l *Locker) Acquire(ctx context.Context, name string) (*Lock, error) {

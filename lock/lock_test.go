@@ -25,6 +25,7 @@ func TestNewNamesTheField(t *testing.T) {
 	}{
 		{lock.Config{TTL: -1}, "Config.TTL"},
 		{lock.Config{TTL: time.Microsecond}, "Config.TTL"},
+		{lock.Config{TTL: time.Second + time.Microsecond}, "Config.TTL"},
 		{lock.Config{TTL: 2 * 365 * 24 * time.Hour}, "Config.TTL"},
 		{lock.Config{MaxHold: -1}, "Config.MaxHold"},
 		{lock.Config{Replicas: -1}, "Config.Replicas"},
@@ -341,5 +342,38 @@ func TestHandOverInOneProcess(t *testing.T) {
 	}
 	if err := held.Release(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRefused holds what a server that may not write answers.
+func TestRefused(t *testing.T) {
+	for want, refuse := range map[string][2]string{"NOREPLICAS": {"min-replicas-to-write", "1"}, "READONLY": {"replicaof", "127.0.0.1 1"}} {
+		s := valkeytest.Start(t)
+		c, ctx := s.Client(), t.Context()
+		l, err := lock.New(c, lock.Config{TTL: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		held, err := l.Acquire(ctx, "n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := valkeytest.NewClient(t, s)
+		command := []string{"CONFIG", "SET", refuse[0], refuse[1]}
+		if want == "READONLY" {
+			command = append([]string{"REPLICAOF"}, strings.Fields(refuse[1])...)
+		}
+		if err := other.Do(ctx, other.B().Arbitrary(command...).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+		_, ok, err := l.TryAcquire(ctx, "other")
+		for what, err := range map[string]error{"acquire": err, "extend": held.Extend(ctx, 0), "release": held.Release(ctx)} {
+			if err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, lock.ErrNotHeld) {
+				t.Errorf("%s: %v, want %s", what, err, want)
+			}
+		}
+		if ok {
+			t.Errorf("%s: taken", want)
+		}
 	}
 }

@@ -122,8 +122,8 @@ func checkClients(clients []valkey.Client) error {
 }
 
 func checkRedlockTTL(ttl time.Duration) error {
-	if ttl < minRedlockTTL || ttl > maxTTL {
-		return fmt.Errorf("%v is not from 10ms to a year", ttl)
+	if ttl < minRedlockTTL || ttl > maxTTL || ttl%time.Millisecond != 0 {
+		return fmt.Errorf("%v is not whole milliseconds, from 10ms to a year", ttl)
 	}
 	return nil
 }
