@@ -26,6 +26,7 @@ func TestGiveBack(t *testing.T) {
 				return false
 			})
 			time.Sleep(time.Minute)
+			synctest.Wait()
 			if tries != test.want {
 				t.Errorf("%d tries, want %d", tries, test.want)
 			}
