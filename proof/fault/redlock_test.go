@@ -2,7 +2,6 @@ package fault
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -25,9 +24,10 @@ type quorum struct {
 	lockers []acquire  // of each client
 	sites   sites
 
-	faults          int64
-	injected, stuck atomic.Int64
-	kinds           sync.Map // kind -> *atomic.Int64
+	faults   int64
+	injected atomic.Int64
+	late     waits
+	kinds    sync.Map // kind -> *atomic.Int64
 }
 
 const redlockTTL = time.Second
@@ -99,9 +99,7 @@ func (q *quorum) run(t *testing.T, strike func(minority []int)) counts {
 		workers.Go(func() {
 			for goOn() {
 				s := rand.IntN(len(q.sites))
-				if err := hold(ctx, l, fmt.Sprint("name-", s), q.sites[s], wreck); errors.Is(err, errStuck) {
-					q.stuck.Add(1)
-				}
+				q.late.count(hold(ctx, l, fmt.Sprint("name-", s), q.sites[s], wreck))
 			}
 		})
 	}
@@ -113,7 +111,7 @@ func (q *quorum) run(t *testing.T, strike func(minority []int)) counts {
 	})
 	workers.Wait()
 	seen := q.sites.counts()
-	seen.stuck = q.stuck.Load()
+	seen.stuck, seen.passedOver = q.late.stuck.Load(), q.late.passedOver.Load()
 	kinds := map[string]int64{}
 	q.kinds.Range(func(kind, n any) bool { kinds[kind.(string)] = n.(*atomic.Int64).Load(); return true })
 	t.Logf("%d servers, %d faults %v; %v", len(q.servers), q.injected.Load(), kinds, seen)
@@ -187,11 +185,13 @@ func TestRedlockFaults(t *testing.T) {
 	}
 }
 
+// mustHold fails the test if two held a name at once, or if nobody got one for a long time. Without a
+// queue a waiter may be passed over for as long.
 func (q *quorum) mustHold(t *testing.T, seen counts) {
 	t.Helper()
 	q.sites.mustExclude(t)
 	if seen.stuck != 0 {
-		t.Errorf("%d waiters stuck for %v", seen.stuck, patience)
+		t.Errorf("nobody got a name for %v: %d", patience, seen.stuck)
 	}
 }
 

@@ -79,6 +79,13 @@ func (v *visit) leave() {
 	})
 }
 
+// served is how often the name was acquired so far.
+func (s *site) served() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.acquired
+}
+
 func (s *site) at(t time.Time) int64 { return t.Sub(s.epoch).Nanoseconds() }
 
 // linearizable asks the checker of histories for an order in which a mutex, with a fence that grows,
@@ -104,7 +111,7 @@ func newSites(n int) sites {
 type counts struct {
 	acquired, overlaps, refused int
 	longest                     time.Duration
-	stuck                       int64
+	stuck, passedOver           int64 // waits of more than patience; while others were served
 }
 
 func (all sites) counts() (c counts) {
@@ -118,8 +125,8 @@ func (all sites) counts() (c counts) {
 }
 
 func (c counts) String() string {
-	return fmt.Sprintf("%d acquisitions, %d overlaps (longest %v), %d fences that did not grow, %d waiters stuck",
-		c.acquired, c.overlaps, c.longest.Round(time.Millisecond), c.refused, c.stuck)
+	return fmt.Sprintf("%d acquisitions, %d overlaps (longest %v), %d fences that did not grow, waits of more than %v: %d with nobody served, %d passed over",
+		c.acquired, c.overlaps, c.longest.Round(time.Millisecond), c.refused, patience, c.stuck, c.passedOver)
 }
 
 // mustExclude fails the test if two held a name at once, by the count or by the history.
