@@ -282,3 +282,57 @@ func TestForeignQueue(t *testing.T) {
 		_ = held
 	}
 }
+
+// TestHandOverInOneProcess counts what a release that has a waiter in its own process sends: nothing but
+// itself. The waiter's lock is as good as any: renewed, fenced, and its own to release.
+func TestHandOverInOneProcess(t *testing.T) {
+	s := valkeytest.Start(t)
+	c, ctx := s.Client(), t.Context()
+	l, err := lock.New(c, lock.Config{TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := l.Acquire(ctx, "n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan *lock.Lock, 1)
+	go func() {
+		next, err := l.Acquire(ctx, "n")
+		if err != nil {
+			t.Error(err)
+		}
+		got <- next
+	}()
+	locktest.InQueue(t, c, "fr", "n", 1)
+	other := valkeytest.NewClient(t, s) // counts what is sent by c
+	if err := other.Do(ctx, other.B().ConfigResetstat().Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	if err := held.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	next := <-got
+	if next == nil {
+		t.Fatal("not handed over")
+	}
+	stats, err := other.Do(ctx, other.B().Info().Section("commandstats").Build()).ToString()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(stats, "cmdstat_evalsha:calls=1,") || strings.Contains(stats, "cmdstat_publish") {
+		t.Errorf("more than one call:\n%s", stats)
+	}
+	if next.Fence() <= held.Fence() {
+		t.Errorf("fence %d after %d", next.Fence(), held.Fence())
+	}
+	if _, ok, err := l.TryAcquire(ctx, "n"); ok || err != nil {
+		t.Errorf("it is not held: %v, %v", ok, err)
+	}
+	if err := next.Extend(ctx, 0); err != nil {
+		t.Error(err)
+	}
+	if err := next.Release(ctx); err != nil {
+		t.Error(err)
+	}
+}

@@ -18,9 +18,6 @@ import (
 // MinTTL is the shortest time to live: the server counts in milliseconds.
 const MinTTL = time.Millisecond
 
-// cleanUp bounds the attempt to drop a lease of which nobody knows whether it was taken.
-const cleanUp = time.Second
-
 //go:embed extend.lua
 var extendLua string
 
@@ -51,14 +48,17 @@ func At(client valkey.Client, key, token string) *Lease {
 
 // Take takes the lease of key for ttl, at least [MinTTL] and cut to whole milliseconds; ok is false
 // if another owner has it. If the answer is lost, so that it may have been taken for nobody, Take
-// drops it in the background: at worst it lasts until ttl has passed.
+// tries to drop it in the background: at worst it lasts until ttl has passed.
 func Take(ctx context.Context, client valkey.Client, key string, ttl time.Duration) (l *Lease, ok bool, err error) {
 	l = &Lease{client: client, key: key, token: NewToken()}
 	if ok, err = l.Take(ctx, ttl); ok {
 		return l, true, nil
 	}
 	if err != nil && !answered(err) {
-		go l.abandon(context.WithoutCancel(ctx))
+		GiveBack(ctx, func(ctx context.Context) bool {
+			dropped, _ := l.Drop(ctx)
+			return dropped // what was not there may still be on its way
+		})
 	}
 	return nil, false, err
 }
@@ -98,12 +98,6 @@ func (l *Lease) run(ctx context.Context, s *script.Script, args ...string) valke
 		return s.Eval(ctx, l.client, []string{l.key}, args...)
 	}
 	return s.Exec(ctx, l.client, []string{l.key}, args...)
-}
-
-func (l *Lease) abandon(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, cleanUp)
-	defer cancel()
-	_, _ = l.Drop(ctx) // the time to live ends it where this fails
 }
 
 // answered tells an error that the server sent from a lost answer.
