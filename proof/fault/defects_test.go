@@ -66,7 +66,7 @@ func TestLostWakeUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(scale(1, 10))*patience)
 	defer cancel()
 	for range scale(4, 100) {
 		for what, free := range map[string]func(*lock.Lock) error{

@@ -35,8 +35,9 @@ func scale(few, many int) int {
 	return few
 }
 
-// patience is how long a waiter waits before it counts as stuck: far above all that a fault lasts.
-const patience = 10 * time.Second
+// patience is how long a waiter waits before it counts as stuck: more than if all others were before it,
+// and each was cut off for its time to live.
+const patience = 30 * time.Second
 
 // campaign is a run of one library on one server that keeps what it acknowledged.
 type campaign struct {
@@ -46,6 +47,8 @@ type campaign struct {
 	faults int64
 	// serverFaults also stops and kills the server.
 	serverFaults bool
+	// limit ends a run whose waiters get nowhere. Zero is none.
+	limit time.Duration
 }
 
 // kinds of faults, as campaign counts them.
@@ -62,6 +65,9 @@ func (c campaign) run(t *testing.T) (sites, counts) {
 	var kinds [len(faultKinds)]atomic.Int64
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
+	if c.limit > 0 {
+		defer time.AfterFunc(c.limit, stop).Stop()
+	}
 	var workers sync.WaitGroup
 	goOn := func() bool { return ctx.Err() == nil && injected.Load() < c.faults }
 	for range clients {
@@ -77,7 +83,7 @@ func (c campaign) run(t *testing.T) (sites, counts) {
 		workers.Go(func() {
 			for goOn() {
 				s := rand.IntN(names)
-				late.count(hold(ctx, l, fmt.Sprint("name-", s), all[s], wreck))
+				late.count(holdOnce(ctx, l, fmt.Sprint("name-", s), all[s], wreck))
 			}
 		})
 	}
@@ -101,7 +107,7 @@ func (c campaign) run(t *testing.T) (sites, counts) {
 	})
 	workers.Wait()
 	seen := all.counts()
-	seen.stuck, seen.passedOver = late.stuck.Load(), late.passedOver.Load()
+	seen.faults, seen.stuck, seen.passedOver = injected.Load(), late.stuck.Load(), late.passedOver.Load()
 	text := ""
 	for i, kind := range faultKinds {
 		text += fmt.Sprintf(", %d %s", kinds[i].Load(), kind)
@@ -127,8 +133,8 @@ func (w *waits) count(err error) {
 	}
 }
 
-// hold acquires a lock, wrecks something half of the time, and works until the lock is released or lost.
-func hold(ctx context.Context, l acquire, name string, s *site, wreck func() (heal func())) error {
+// holdOnce acquires a lock, wrecks something half of the time, and works until the lock is released or lost.
+func holdOnce(ctx context.Context, l acquire, name string, s *site, wreck func() (heal func())) error {
 	call, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var held *grip

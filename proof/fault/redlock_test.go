@@ -99,7 +99,7 @@ func (q *quorum) run(t *testing.T, strike func(minority []int)) counts {
 		workers.Go(func() {
 			for goOn() {
 				s := rand.IntN(len(q.sites))
-				q.late.count(hold(ctx, l, fmt.Sprint("name-", s), q.sites[s], wreck))
+				q.late.count(holdOnce(ctx, l, fmt.Sprint("name-", s), q.sites[s], wreck))
 			}
 		})
 	}

@@ -109,6 +109,7 @@ func newSites(n int) sites {
 
 // counts is what a run has seen.
 type counts struct {
+	faults                      int64
 	acquired, overlaps, refused int
 	longest                     time.Duration
 	stuck, passedOver           int64 // waits of more than patience; while others were served
