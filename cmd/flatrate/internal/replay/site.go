@@ -2,7 +2,6 @@ package replay
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
@@ -61,10 +60,7 @@ func (s *site) cacheConfig(cfg Config) cache.Config {
 	if cfg.Advance != nil { // one request after the other, and always the same ones
 		c.Random = rand.New(rand.NewPCG(cfg.Seed, 1)).Float64
 	}
-	c.Hooks.Error = func(op string, err error) {
-		err = fmt.Errorf("cache: %s: %w", op, err)
-		s.broken.CompareAndSwap(nil, &err)
-	}
+	c.Hooks.Error = func(_ string, err error) { s.broken.CompareAndSwap(nil, &err) }
 	return c
 }
 
