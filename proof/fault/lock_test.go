@@ -156,7 +156,7 @@ func holdOnce(ctx context.Context, l acquire, name string, s *site, wreck func()
 			<-time.After(10 * time.Millisecond) // the server is away: try again, as a service would
 		}
 	}
-	v := s.enter(begin, held.held, held.fence)
+	v := s.enter(begin, held)
 	work, heal := 20*time.Millisecond, func() {}
 	if rand.IntN(2) == 0 {
 		heal = wreck()

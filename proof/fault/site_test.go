@@ -33,9 +33,8 @@ type visit struct {
 	beside time.Time // since when another is there too
 }
 
-// enter tells that a call of acquire, begun at begin, has returned a lock with a fence (0 if the
-// library has none) and a context that says whether it is live.
-func (s *site) enter(begin time.Time, held context.Context, fence uint64) *visit {
+// enter tells that a call of acquire, begun at begin, has returned a lock.
+func (s *site) enter(begin time.Time, g *grip) *visit {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.inside == nil {
@@ -43,7 +42,7 @@ func (s *site) enter(begin time.Time, held context.Context, fence uint64) *visit
 	}
 	now := time.Now()
 	s.acquired++
-	v := &visit{site: s, id: s.acquired, held: held}
+	v := &visit{site: s, id: s.acquired, held: g.held}
 	for _, other := range s.inside {
 		if other.held.Err() == nil {
 			s.overlaps++
@@ -53,12 +52,12 @@ func (s *site) enter(begin time.Time, held context.Context, fence uint64) *visit
 		}
 	}
 	s.inside[v.id] = v
-	if fence != 0 && fence <= s.fence {
+	if g.fence != 0 && g.fence <= s.fence {
 		s.refused++
 	}
-	s.fence = max(s.fence, fence)
+	s.fence = max(s.fence, g.fence)
 	s.history = append(s.history, porcupine.Operation{
-		Input: lockInput{}, Call: s.at(begin), Output: lockOutput{ok: true, token: v.id, fence: fence}, Return: s.at(now),
+		Input: lockInput{}, Call: s.at(begin), Output: lockOutput{ok: true, token: v.id, fence: g.fence}, Return: s.at(now),
 	})
 	return v
 }
@@ -152,11 +151,11 @@ func TestSiteCanFail(t *testing.T) {
 		want  int
 	}{"the first is live": {live, 1}, "the first has ended": {ended, 0}} {
 		s := &site{}
-		a := s.enter(time.Now(), test.first, 1)
+		a := s.enter(time.Now(), &grip{held: test.first, fence: 1})
 		if test.first == ended {
 			a.leave()
 		}
-		b := s.enter(time.Now(), live, 2)
+		b := s.enter(time.Now(), &grip{held: live, fence: 2})
 		if test.first == live {
 			a.leave()
 		}
@@ -166,8 +165,8 @@ func TestSiteCanFail(t *testing.T) {
 		}
 	}
 	s := &site{}
-	s.enter(time.Now(), live, 7).leave()
-	s.enter(time.Now(), live, 7).leave()
+	s.enter(time.Now(), &grip{held: live, fence: 7}).leave()
+	s.enter(time.Now(), &grip{held: live, fence: 7}).leave()
 	if s.refused != 1 || s.linearizable() {
 		t.Errorf("the same fence twice: %d refused, linearizable %v", s.refused, s.linearizable())
 	}
