@@ -132,7 +132,11 @@ func (l *Lock) Extend(ctx context.Context, ttl time.Duration) error {
 }
 
 func (l *Lock) extend(ctx context.Context, ttl time.Duration) error {
-	n, err := l.locker.kind.extend.Exec(ctx, l.locker.client, l.keys[:1], l.token, milliseconds(ttl)).AsInt64()
+	script := l.locker.kind.extend
+	if script == nil {
+		return l.locker.leases.At(l.keys[0], l.token).Extend(ctx, ttl)
+	}
+	n, err := script.Exec(ctx, l.locker.client, l.keys[:1], l.token, milliseconds(ttl)).AsInt64()
 	switch {
 	case err != nil:
 		return err

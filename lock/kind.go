@@ -11,8 +11,6 @@ var (
 	acquireLua string
 	//go:embed release.lua
 	releaseLua string
-	//go:embed extend.lua
-	extendLua string
 	//go:embed share_acquire.lua
 	shareAcquireLua string
 	//go:embed share_release.lua
@@ -20,12 +18,15 @@ var (
 	//go:embed share_extend.lua
 	shareExtendLua string
 
-	only = scripts{script.New(acquireLua), script.New(releaseLua), script.New(extendLua)}
+	only = scripts{acquire: script.New(acquireLua), release: script.New(releaseLua)}
 	// A semaphore and an RW have several holders at a time, each with a lease of its own.
 	shared = scripts{script.New(shareAcquireLua), script.New(shareReleaseLua), script.New(shareExtendLua)}
 )
 
-type scripts struct{ acquire, release, extend *script.Script }
+type scripts struct {
+	acquire, release *script.Script
+	extend           *script.Script // nil: as package lease does
+}
 
 // kind is what locks, permits, and the two sides of a read-write lock do differently.
 type kind struct {

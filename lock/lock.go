@@ -103,6 +103,7 @@ type Hooks struct {
 // while nobody waits.
 type Locker struct {
 	client valkey.Client
+	leases *lease.Server
 	kind   kind
 	keys   keySpace
 	cfg    Config
@@ -137,12 +138,12 @@ func newLocker(client valkey.Client, k kind, cfg Config) (*Locker, error) {
 	case cfg.ReplicaTimeout < time.Millisecond:
 		return nil, fmt.Errorf("lock: %s.ReplicaTimeout is %v, less than 1ms", k.config, cfg.ReplicaTimeout)
 	}
-	return &Locker{client: client, kind: k, keys: keys, cfg: cfg, ttlMs: milliseconds(cfg.TTL)}, nil
+	return &Locker{client: client, leases: lease.On(client), kind: k, keys: keys, cfg: cfg, ttlMs: milliseconds(cfg.TTL)}, nil
 }
 
 func checkTTL(ttl time.Duration) error {
-	if ttl < lease.MinTTL || ttl > maxTTL {
-		return fmt.Errorf("%v is not from 1ms to a year", ttl)
+	if ttl < lease.MinTTL || ttl > maxTTL || ttl%time.Millisecond != 0 {
+		return fmt.Errorf("%v is not whole milliseconds, from one to a year", ttl)
 	}
 	return nil
 }
@@ -168,8 +169,8 @@ func (l *Locker) TryAcquire(ctx context.Context, name string) (lock *Lock, ok bo
 }
 
 // Acquire waits until it holds the lock of name, or ctx ends; then the error wraps ctx.Err(). Who came
-// first is served first. One round trip if the lock is free, else three and the wait; none while
-// waiting, but for one in a second that keeps the place.
+// first is served first. One round trip if the lock is free; else two and the wait, in which one a second
+// keeps the place, and a third to claim what another process has released.
 //
 // The end of ctx is not the end of the lock: [Lock.Context] is for that.
 func (l *Locker) Acquire(ctx context.Context, name string) (*Lock, error) {

@@ -3,6 +3,7 @@ package lock
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 
 // SemaphoreConfig says how permits are kept. Limit is required; all else is as in [Config].
 type SemaphoreConfig struct {
-	// Limit is how many permits of a name are held at most, at least 1. Where callers differ, each
+	// Limit is how many permits of a name are held at most: from 1 to 2^31-1. Where callers differ, each
 	// waits until fewer than its own Limit are held.
 	Limit int
 	// Prefix stands before every key. Default "fr".
@@ -37,8 +38,8 @@ type Semaphore struct{ locker *Locker }
 // NewSemaphore returns a Semaphore on client, which stays the caller's to close. The error names the
 // field of cfg that is wrong.
 func NewSemaphore(client valkey.Client, cfg SemaphoreConfig) (*Semaphore, error) {
-	if cfg.Limit < 1 {
-		return nil, fmt.Errorf("lock: SemaphoreConfig.Limit is %d, less than one", cfg.Limit)
+	if cfg.Limit < 1 || cfg.Limit > math.MaxInt32 {
+		return nil, fmt.Errorf("lock: SemaphoreConfig.Limit is %d, not from 1 to %d", cfg.Limit, math.MaxInt32)
 	}
 	k := kind{
 		scripts: shared, config: "SemaphoreConfig", held: "sem", queue: "semwait", place: "semplace",

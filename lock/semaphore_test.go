@@ -16,6 +16,7 @@ func TestNewSemaphoreNamesTheField(t *testing.T) {
 	}{
 		{lock.SemaphoreConfig{}, "SemaphoreConfig.Limit"},
 		{lock.SemaphoreConfig{Limit: -1}, "SemaphoreConfig.Limit"},
+		{lock.SemaphoreConfig{Limit: 1 << 31}, "SemaphoreConfig.Limit"},
 		{lock.SemaphoreConfig{Limit: 1, TTL: -1}, "SemaphoreConfig.TTL"},
 		{lock.SemaphoreConfig{Limit: 1, MaxHold: -1}, "SemaphoreConfig.MaxHold"},
 		{lock.SemaphoreConfig{Limit: 1, Replicas: -1}, "SemaphoreConfig.Replicas"},

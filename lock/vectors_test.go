@@ -43,9 +43,14 @@ func TestVectors(t *testing.T) {
 			t.Errorf("%q: %v, want %v", k.Name, got, k.Keys)
 		}
 	}
+	extend, err := os.ReadFile("../internal/lease/extend.lua")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scripts := map[string]*script.Script{"acquire": mutex.acquire, "extend": script.New(string(extend)), "release": mutex.release}
 	client, last := valkeytest.Start(t).Client(), 0.0
 	for i, s := range v.Steps {
-		run := map[string]*script.Script{"acquire": mutex.acquire, "extend": mutex.extend, "release": mutex.release}[s.Script]
+		run := scripts[s.Script]
 		all := mutex.keys(keys, "abc", s.Token)
 		if s.Script == "extend" {
 			all = all[:1]

@@ -12,8 +12,10 @@ import { createHash, randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { setTimeout as pause } from 'node:timers/promises'
 
-const script = (name) => readFileSync(new URL(`../../../lock/${name}.lua`, import.meta.url), 'utf8')
-export const scripts = { acquire: script('acquire'), extend: script('extend'), release: script('release') }
+const script = (file) => readFileSync(new URL(`../../../${file}.lua`, import.meta.url), 'utf8')
+export const scripts = {
+  acquire: script('lock/acquire'), extend: script('internal/lease/extend'), release: script('lock/release'),
+}
 
 const place = 3_000 // ms that a waiter keeps its place without asking again
 const claim = 100 // ms that a grant waits to be claimed

@@ -12,8 +12,13 @@ import secrets
 import threading
 import time
 
-_lua = pathlib.Path(__file__).resolve().parents[3] / "lock"
-SCRIPTS = {name: (_lua / (name + ".lua")).read_text() for name in ("acquire", "extend", "release")}
+_root = pathlib.Path(__file__).resolve().parents[3]
+SCRIPTS = {
+    name: (_root / file).read_text()
+    for name, file in {
+        "acquire": "lock/acquire.lua", "extend": "internal/lease/extend.lua", "release": "lock/release.lua",
+    }.items()
+}
 
 _PLACE = 3000  # ms that a waiter keeps its place without asking again
 _CLAIM = 100  # ms that a grant waits to be claimed
