@@ -39,6 +39,7 @@ func (f *fenced) run(t *testing.T) {
 	all := newSites(2)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
+	late.watch(ctx)
 	var workers sync.WaitGroup
 	var holders atomic.Int64
 	for _, l := range f.lockers {
