@@ -55,16 +55,20 @@ type Keeper struct {
 }
 
 // Keep begins to keep a lease. The values of parent are those of the keeper's context; parent's end is
-// not its end.
+// not its end. Where the time has passed already, the context has ended when Keep returns.
 func Keep(parent context.Context, cfg Keeping) *Keeper {
 	k := &Keeper{cfg: cfg}
 	k.ctx, k.cancel = context.WithCancelCause(context.WithoutCancel(parent))
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.sent, k.deadline = cfg.Sent, k.until(cfg.Sent, cfg.TTL)
-	k.expire = time.AfterFunc(time.Until(k.deadline), k.expired)
+	left := time.Until(k.deadline)
+	k.expire = time.AfterFunc(left, k.expired)
 	if cfg.Extend != nil {
 		k.renew = time.AfterFunc(cfg.TTL/3, k.renewNow)
+	}
+	k.mu.Unlock()
+	if left <= 0 { // the answer came too late: another may have it, and no timer is soon enough
+		k.expired()
 	}
 	return k
 }
