@@ -55,15 +55,16 @@ const (
 )
 
 const (
-	place    = 3 * time.Second        // how long a waiter keeps its place without asking again
-	claim    = 100 * time.Millisecond // how long a grant waits for its claim
-	maxTTL   = 365 * 24 * time.Hour
-	placeMs  = "3000"
-	claimMs  = "100"
-	goneMs   = "3000" // how long a call that was cut off may still be on its way
-	noPlace  = "0"
-	answered = "0"
-	anywhere = ""
+	place        = 3 * time.Second        // how long a waiter keeps its place without asking again
+	claim        = 100 * time.Millisecond // how long a grant waits for its claim
+	minConfigTTL = 10 * time.Millisecond
+	maxTTL       = 365 * 24 * time.Hour
+	placeMs      = "3000"
+	claimMs      = "100"
+	goneMs       = "3000" // how long a call that was cut off may still be on its way
+	noPlace      = "0"
+	answered     = "0"
+	anywhere     = ""
 )
 
 // Config says how locks are kept. The zero value is ready to use.
@@ -71,7 +72,7 @@ type Config struct {
 	// Prefix stands before every key; all who share a lock use the same one. Default "fr".
 	Prefix string
 	// TTL is how long a lock lasts if it is not renewed, so for how long a holder that died blocks the
-	// others: whole milliseconds, from one to a year. Default 30 s.
+	// others: whole milliseconds, from 10 ms to a year. Default 30 s.
 	TTL time.Duration
 	// NoRenewal leaves extending to the caller. By default a lock is renewed every third of its TTL
 	// until it is released.
@@ -129,8 +130,8 @@ func newLocker(client valkey.Client, k kind, cfg Config) (*Locker, error) {
 		cfg.ReplicaTimeout = DefaultReplicaTimeout
 	}
 	switch {
-	case checkTTL(cfg.TTL) != nil:
-		return nil, fmt.Errorf("lock: %s.TTL: %w", k.config, checkTTL(cfg.TTL))
+	case checkConfigTTL(cfg.TTL) != nil:
+		return nil, fmt.Errorf("lock: %s.TTL: %w", k.config, checkConfigTTL(cfg.TTL))
 	case cfg.MaxHold < 0:
 		return nil, fmt.Errorf("lock: %s.MaxHold is %v, less than zero", k.config, cfg.MaxHold)
 	case cfg.Replicas < 0:
@@ -148,13 +149,22 @@ func checkTTL(ttl time.Duration) error {
 	return nil
 }
 
+// checkConfigTTL asks for more than checkTTL: of less than 3 ms, the allowance for drift leaves nothing.
+func checkConfigTTL(ttl time.Duration) error {
+	if ttl < minConfigTTL || checkTTL(ttl) != nil {
+		return fmt.Errorf("%v is not whole milliseconds, from 10ms to a year", ttl)
+	}
+	return nil
+}
+
 func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
 // TryAcquire takes the lock of name if nobody holds it and nobody waits for it; ok is false if
 // somebody does. One round trip.
 //
 // A name is any string that is not empty; braces, spaces and control bytes in it are safe. If the
-// server's answer does not arrive, the lock counts as not taken and is given back in the background.
+// server's answer does not arrive, the lock counts as not taken and is given back in the background; so
+// it is if the answer comes when the lock has ended already: then the error is an [EndedError].
 func (l *Locker) TryAcquire(ctx context.Context, name string) (lock *Lock, ok bool, err error) {
 	a, err := l.attempt(name)
 	if err != nil {
@@ -168,25 +178,33 @@ func (l *Locker) TryAcquire(ctx context.Context, name string) (lock *Lock, ok bo
 	return lock, lock != nil, nil
 }
 
+// errLate says that an acquisition was answered when what it had taken may have ended.
+var errLate = &EndedError{Expired}
+
 // Acquire waits until it holds the lock of name, or ctx ends; then the error wraps ctx.Err(). Who came
 // first is served first. One round trip if the lock is free; else two and the wait, in which one a second
 // keeps the place, and a third to claim what another process has released.
 //
 // The end of ctx is not the end of the lock: [Lock.Context] is for that.
 func (l *Locker) Acquire(ctx context.Context, name string) (*Lock, error) {
-	a, err := l.attempt(name)
-	if err != nil {
-		return nil, err
-	}
-	lock, _, err := a.ask(ctx, noPlace, anywhere)
-	if err == nil && lock == nil {
-		lock, err = a.wait(ctx)
-	}
-	if err != nil {
+	for begin := time.Now(); ; {
+		a, err := l.attempt(name)
+		if err != nil {
+			return nil, err
+		}
+		a.begin = begin
+		lock, _, err := a.ask(ctx, noPlace, anywhere)
+		if err == nil && lock == nil {
+			lock, err = a.wait(ctx)
+		}
+		if err == nil {
+			return lock, nil
+		}
 		a.abandon(ctx)
-		return nil, fmt.Errorf("lock: acquire: %w", err)
+		if err != errLate || ctx.Err() != nil {
+			return nil, fmt.Errorf("lock: acquire: %w", err)
+		}
 	}
-	return lock, nil
 }
 
 // Do acquires the lock of name, runs f, and releases the lock. The context of f ends with ctx, and when
@@ -234,16 +252,21 @@ func (a *attempt) ask(ctx context.Context, keep, channel string) (lock *Lock, le
 	if reply[0] == 0 {
 		return nil, time.Duration(reply[1]) * time.Millisecond, nil
 	}
-	return a.taken(ctx, uint64(reply[0]), sent), 0, nil
+	lock, err = a.taken(ctx, uint64(reply[0]), sent)
+	return lock, 0, err
 }
 
 // taken begins the lock that a call sent at sent has taken.
-func (a *attempt) taken(ctx context.Context, fence uint64, sent time.Time) *Lock {
+func (a *attempt) taken(ctx context.Context, fence uint64, sent time.Time) (*Lock, error) {
+	cfg := a.lock.locker.cfg
+	if time.Since(sent) >= cfg.TTL-lease.Drift(cfg.TTL) {
+		return nil, errLate // somebody else may have it by now
+	}
 	a.lock.begin(ctx, fence, sent)
-	if hook := a.lock.locker.cfg.Hooks.Acquired; hook != nil {
+	if hook := cfg.Hooks.Acquired; hook != nil {
 		hook(a.lock.name, time.Since(a.begin))
 	}
-	return a.lock
+	return a.lock, nil
 }
 
 // abandon gives back what may have been taken, a place or the lock, although the caller has gone, and

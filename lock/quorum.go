@@ -66,7 +66,7 @@ func (l *QuorumLock) Extend(ctx context.Context, ttl time.Duration) error {
 	if ttl == 0 {
 		ttl = l.redlock.cfg.TTL
 	}
-	if err := checkRedlockTTL(ttl); err != nil {
+	if err := checkConfigTTL(ttl); err != nil {
 		return fmt.Errorf("lock: extend: ttl: %w", err)
 	}
 	if cause := context.Cause(l.Context()); cause != nil {

@@ -17,7 +17,6 @@ import (
 const (
 	DefaultRetry   = 50 * time.Millisecond
 	maxNodeTimeout = 50 * time.Millisecond
-	minRedlockTTL  = 10 * time.Millisecond // the drift is 2 ms and more
 )
 
 // RedlockConfig says how the locks of a [Redlock] are kept. The zero value is ready to use.
@@ -82,8 +81,8 @@ func NewRedlock(clients []valkey.Client, cfg RedlockConfig) (*Redlock, error) {
 		cfg.Retry = DefaultRetry
 	}
 	switch {
-	case checkRedlockTTL(cfg.TTL) != nil:
-		return nil, fmt.Errorf("lock: RedlockConfig.TTL: %w", checkRedlockTTL(cfg.TTL))
+	case checkConfigTTL(cfg.TTL) != nil:
+		return nil, fmt.Errorf("lock: RedlockConfig.TTL: %w", checkConfigTTL(cfg.TTL))
 	case cfg.MaxHold < 0:
 		return nil, fmt.Errorf("lock: RedlockConfig.MaxHold is %v, less than zero", cfg.MaxHold)
 	case cfg.NodeTimeout < time.Millisecond || cfg.NodeTimeout >= cfg.TTL:
@@ -117,13 +116,6 @@ func checkClients(clients []valkey.Client) error {
 			return fmt.Errorf("lock: clients[%d] is clients[%d] again", i, j)
 		}
 		seen[client] = i
-	}
-	return nil
-}
-
-func checkRedlockTTL(ttl time.Duration) error {
-	if ttl < minRedlockTTL || ttl > maxTTL || ttl%time.Millisecond != 0 {
-		return fmt.Errorf("%v is not whole milliseconds, from 10ms to a year", ttl)
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func (a *attempt) wait(ctx context.Context) (*Lock, error) {
 		case granted := <-w.Woken:
 			// With replicas to wait for, asking again is what waits for them.
 			if granted.Fence != 0 && l.cfg.Replicas == 0 {
-				return a.taken(ctx, granted.Fence, granted.Sent), nil
+				return a.taken(ctx, granted.Fence, granted.Sent)
 			}
 		case <-timer.C:
 		case <-ctx.Done():
