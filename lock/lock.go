@@ -201,7 +201,7 @@ func (l *Locker) Acquire(ctx context.Context, name string) (*Lock, error) {
 			return lock, nil
 		}
 		a.abandon(ctx)
-		if err != errLate || ctx.Err() != nil {
+		if !errors.Is(err, errLate) || ctx.Err() != nil {
 			return nil, fmt.Errorf("lock: acquire: %w", err)
 		}
 	}
