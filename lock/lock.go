@@ -33,13 +33,17 @@
 package lock
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/flatrate/flatrate/internal/key"
 	"github.com/flatrate/flatrate/internal/lease"
 	"github.com/valkey-io/valkey-go"
 )
@@ -57,6 +61,7 @@ const (
 const (
 	place        = 3 * time.Second        // how long a waiter keeps its place without asking again
 	claim        = 100 * time.Millisecond // how long a grant waits for its claim
+	moving       = 20 * time.Millisecond  // between two attempts while a slot moves
 	minConfigTTL = 10 * time.Millisecond
 	maxTTL       = 365 * 24 * time.Hour
 	placeMs      = "3000"
@@ -78,7 +83,8 @@ type Config struct {
 	// until it is released.
 	NoRenewal bool
 	// MaxHold ends a lock so long after it was acquired, however often it was extended: a holder that
-	// hangs does not keep it for ever. Zero means no such limit.
+	// hangs does not keep it for ever. Others get it when its last TTL has passed too. Zero means no such
+	// limit.
 	MaxHold time.Duration
 	// Replicas is how many replicas must have an acquisition before it counts (WAIT). Zero asks none.
 	Replicas int
@@ -101,12 +107,13 @@ type Hooks struct {
 }
 
 // Locker takes locks on one server or cluster. It is safe for concurrent use and holds no resources
-// while nobody waits.
+// while nobody waits, but for a subscription that ends ten seconds after the last wait.
 type Locker struct {
 	client valkey.Client
 	leases *lease.Server
 	kind   kind
 	keys   keySpace
+	prefix string
 	cfg    Config
 	ttlMs  string
 }
@@ -139,7 +146,7 @@ func newLocker(client valkey.Client, k kind, cfg Config) (*Locker, error) {
 	case cfg.ReplicaTimeout < time.Millisecond:
 		return nil, fmt.Errorf("lock: %s.ReplicaTimeout is %v, less than 1ms", k.config, cfg.ReplicaTimeout)
 	}
-	return &Locker{client: client, leases: lease.On(client), kind: k, keys: keys, cfg: cfg, ttlMs: milliseconds(cfg.TTL)}, nil
+	return &Locker{client: client, leases: lease.On(client), kind: k, keys: keys, prefix: cmp.Or(cfg.Prefix, key.DefaultPrefix), cfg: cfg, ttlMs: milliseconds(cfg.TTL)}, nil
 }
 
 func checkTTL(ttl time.Duration) error {
@@ -193,7 +200,7 @@ func (l *Locker) Acquire(ctx context.Context, name string) (*Lock, error) {
 			return nil, err
 		}
 		a.begin = begin
-		lock, _, err := a.ask(ctx, noPlace, anywhere)
+		lock, _, err := a.insist(ctx, noPlace, anywhere)
 		if err == nil && lock == nil {
 			lock, err = a.wait(ctx)
 		}
@@ -223,6 +230,8 @@ func (l *Locker) Do(ctx context.Context, name string, f func(context.Context) er
 	return err
 }
 
+var errNoName = errors.New("lock: the name is empty")
+
 // attempt is one call's way to a lock.
 type attempt struct {
 	lock  *Lock
@@ -231,7 +240,7 @@ type attempt struct {
 
 func (l *Locker) attempt(name string) (*attempt, error) {
 	if name == "" {
-		return nil, errors.New("lock: the name is empty")
+		return nil, errNoName
 	}
 	token := l.kind.mark + rand.Text()
 	lock := &Lock{locker: l, name: name, token: token, keys: l.kind.keys(l.keys, name, token)}
@@ -269,11 +278,33 @@ func (a *attempt) taken(ctx context.Context, fence uint64, sent time.Time) (*Loc
 	return a.lock, nil
 }
 
+// insist asks until the server has an answer: while a slot of a cluster moves to another node, it says
+// that it ran nothing, and to try again.
+func (a *attempt) insist(ctx context.Context, keep, channel string) (lock *Lock, left time.Duration, err error) {
+	for {
+		lock, left, err = a.ask(ctx, keep, channel)
+		refused, ok := valkey.IsValkeyErr(err)
+		if !ok || !strings.HasPrefix(refused.Error(), "TRYAGAIN") {
+			return lock, left, err
+		}
+		if err := pause(ctx, moving); err != nil {
+			return nil, 0, err
+		}
+	}
+}
+
+// pause waits for between half and one and a half of d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d/2 + mathrand.N(d))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // abandon gives back what may have been taken, a place or the lock, although the caller has gone, and
 // lets the server refuse what is still on its way. The server ends all three where this fails.
-func (a *attempt) abandon(ctx context.Context) {
-	lease.GiveBack(ctx, func(ctx context.Context) bool {
-		_, err := a.lock.leave(ctx, goneMs)
-		return err == nil
-	})
-}
+func (a *attempt) abandon(ctx context.Context) { a.lock.leaveLater(ctx, goneMs) }
