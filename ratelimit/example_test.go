@@ -15,7 +15,7 @@ var client valkey.Client // from flatrate.Connect
 
 // A hundred requests a minute for each user.
 func ExampleLimiter_Allow() {
-	limiter, err := ratelimit.New(client, ratelimit.Config{Limit: 100, Window: time.Minute})
+	limiter, err := ratelimit.New(client, ratelimit.Config{Limits: []ratelimit.Limit{{Limit: 100, Window: time.Minute}}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -37,7 +37,13 @@ func ExampleLimiter_Allow() {
 
 // A request may cost more than one unit: here one for each 100 rows.
 func ExampleLimiter_AllowN() {
-	exports, err := ratelimit.New(client, ratelimit.Config{Name: "export", Limit: 5000, Window: 24 * time.Hour})
+	exports, err := ratelimit.New(client, ratelimit.Config{
+		Name: "export",
+		Limits: []ratelimit.Limit{
+			{Algorithm: ratelimit.TokenBucket, Limit: 100, Window: time.Minute, Burst: 500},
+			{Algorithm: ratelimit.Quota, Limit: 5000, Period: ratelimit.Day},
+		},
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -46,6 +52,6 @@ func ExampleLimiter_AllowN() {
 		log.Fatal(err)
 	}
 	if result.RetryAfter == ratelimit.Never {
-		log.Print("no day is long enough for this export")
+		log.Print("this export is larger than a limit")
 	}
 }
