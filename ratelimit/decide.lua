@@ -23,9 +23,10 @@
 -- What can't be read counts as nothing used, and is replaced.
 local floor, find, sub, byte = math.floor, string.find, string.sub, string.byte
 local k = tonumber(ARGV[1])
-local now, us = ARGV[k * 4 + 3], nil
+local now, us, longer = ARGV[k * 4 + 3], nil, 0
 if now then
   now, us = tonumber(sub(now, 1, -4)), tonumber(sub(now, -3))
+  longer = 86400000 -- keys expire by the server's own clock: what is over must count for nothing until then
 else
   local time = redis.call('TIME')
   us = time[2] % 1000
@@ -167,13 +168,17 @@ for i = 1, k do
   elseif kind == 'l' then -- A base, B units in the window, S their times
     _, last, a, b = find(value, '^(%d+) (%d+);', pos)
     a, b, s = number(a), number(b), ''
-    if a and b > 0 and b % y == 0 and last + b <= #value then
+    if a and b % y == 0 and last + b <= #value then
       s = sub(value, last + 1, last + b)
       last = last + b
       if byte(value, last + 1) == 59 then
         last = last + 1
       end
-      local n = b / y
+    else
+      a, last = now, nil
+    end
+    local n = #s / y
+    if n > 0 then
       local newest = a + record(s, n, y)
       if newest > now then -- the clock stepped back: all times move with it
         a, dirty = a - (newest - now), true
@@ -188,8 +193,6 @@ for i = 1, k do
         end
       end
       s = sub(s, (low - 1) * y + 1)
-    else
-      a, last = now, nil
     end
     A[i], B[i], S[i] = a, #s / y, s
     left[i] = limit - B[i]
@@ -243,8 +246,8 @@ local function charge(i, n)
       redis.call('DEL', KEYS[2])
     end
     redis.call('ZADD', KEYS[2], now + xs[i], ys[i])
-    if redis.call('PTTL', KEYS[2]) < xs[i] then
-      redis.call('PEXPIRE', KEYS[2], xs[i])
+    if redis.call('PTTL', KEYS[2]) < xs[i] + longer then
+      redis.call('PEXPIRE', KEYS[2], xs[i] + longer)
     end
     left[i] = left[i] - 1
     return
@@ -379,7 +382,7 @@ if granted or (dirty and not quiet) then
     end
   end
   if #sections > 0 then
-    redis.call('SET', KEYS[1], table.concat(sections, ';'), 'PX', math.max(1, ms))
+    redis.call('SET', KEYS[1], table.concat(sections, ';'), 'PX', math.max(1, ms) + longer)
   end
 end
 return reply

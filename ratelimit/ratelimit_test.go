@@ -3,6 +3,8 @@ package ratelimit_test
 import (
 	"context"
 	"errors"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,21 @@ import (
 )
 
 func TestConformance(t *testing.T) { valkeytest.Each(t, ratelimittest.Run) }
+
+// TestOracle holds the scripts against the model for FLATRATE_ORACLE operations of each plan, on one
+// server and on a cluster: make oracle.
+func TestOracle(t *testing.T) {
+	ops, err := strconv.Atoi(os.Getenv("FLATRATE_ORACLE"))
+	if err != nil {
+		t.Skip("FLATRATE_ORACLE is not a number of operations: the conformance suite has a short run")
+	}
+	t.Run("server", func(t *testing.T) {
+		ratelimittest.Oracle(t, valkeytest.Env{Client: valkeytest.Start(t).Client()}, ops, 32)
+	})
+	t.Run("cluster", func(t *testing.T) {
+		ratelimittest.Oracle(t, valkeytest.Env{Client: valkeytest.Cluster(t, 3).Client()}, ops/10, 32)
+	})
+}
 
 func TestNewNamesTheField(t *testing.T) {
 	c := valkeytest.Start(t).Client()

@@ -27,7 +27,8 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"Subjects", subjects},
 		{"Healing", healing},
 		{"Concurrent", concurrent},
-		{"Model", model},
+		{"RealClock", realClock},
+		{"Oracle", shortOracle},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, env) })
 	}
@@ -210,9 +211,9 @@ func concurrent(t *testing.T, env valkeytest.Env) {
 	}
 }
 
-// model drives the script and an integer oracle with the same random schedule. Each answer names its
+// realClock drives the script, on the server's own clock, and an integer oracle with the same random schedule. Each answer names its
 // window, so the oracle needs no clock.
-func model(t *testing.T, env valkeytest.Env) {
+func realClock(t *testing.T, env valkeytest.Env) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -245,4 +246,13 @@ func model(t *testing.T, env valkeytest.Env) {
 	if len(used) < 10 {
 		t.Errorf("only %d windows were seen", len(used))
 	}
+}
+
+// shortOracle is a glance; the long run is TestOracle.
+func shortOracle(t *testing.T, env valkeytest.Env) {
+	ops := 3000
+	if env.Embedded {
+		ops = 400
+	}
+	Oracle(t, env, ops, 4)
 }
