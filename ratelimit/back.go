@@ -17,15 +17,35 @@ func (l *Limiter) Refund(ctx context.Context, subject string, r Result, n int64)
 	if n == 0 || r.at == 0 {
 		return nil
 	}
-	_, _, err := l.send(ctx, subject, "", run{n, -r.at})
+	err := l.refund(ctx, subject, n, r.at)
+	l.denials.forget(subject)
 	if err != nil {
 		return fmt.Errorf("ratelimit: refund: %w", err)
 	}
 	return nil
 }
 
-// Reset forgets what a subject has used, and the places that it holds. One round trip.
+func (l *Limiter) refund(ctx context.Context, subject string, n, at int64) error {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
+	keys := []string{l.keys.Key(subject)}
+	if l.places >= 0 {
+		keys = append(keys, keys[0]+heldPart)
+	}
+	if err := l.breaker(keys[0]).Err(); err != nil {
+		return err
+	}
+	_, _, err := l.exec(ctx, keys, "", []run{{n, -at}})
+	return err
+}
+
+// Reset forgets what a subject has used, and the places that it holds. One round trip. Units that other
+// processes have taken in batches stay theirs.
 func (l *Limiter) Reset(ctx context.Context, subject string) error {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
+	defer l.denials.forget(subject)
+	defer l.batches.forget(subject)
 	k := l.keys.Key(subject)
 	del := l.client.B().Del().Key(k)
 	if l.places >= 0 {
@@ -43,6 +63,11 @@ func (l *Limiter) Release(ctx context.Context, subject string, r Result) (held b
 	if r.token == "" {
 		return false, nil
 	}
+	if isLocal(r.token) {
+		return l.local.release(subject, r.token), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
 	key := l.keys.Key(subject) + heldPart
 	n, err := l.client.Do(ctx, l.client.B().Zrem().Key(key).Member(r.token).Build()).AsInt64()
 	if err != nil {

@@ -2,11 +2,9 @@ package ratelimit
 
 import (
 	"context"
-	"crypto/rand"
 	_ "embed"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,83 +15,82 @@ import (
 var (
 	//go:embed decide.lua
 	decideLua string
+	//go:embed window.lua
+	windowLua string
+	//go:embed bucket.lua
+	bucketLua string
 
 	decide = script.New(decideLua)
 	// look is decide for calls that change nothing, which a full server and a replica admit too.
 	look = script.New(strings.Replace(decideLua, "#!lua\n", "#!lua flags=no-writes\n", 1))
+	// window and bucket are decide for plans of one such limit, and faster.
+	window = script.New(windowLua)
+	bucket = script.New(bucketLua)
 )
 
 // run is count times cost units, each whole or not at all. A count of 0 only looks; one of -t gives
 // back cost units that were charged at t, in Unix ms.
 type run struct{ cost, count int64 }
 
-// state is what the server says of one limit after a run.
+// state is what the server says of one limit after a run: units left; until all are available, and
+// until the run's cost is (0 now, -1 never), in ms or in ticks of a bucket.
 type state struct{ left, all, this int64 }
 
 // answer is what the server says of one run: how often it was granted.
 type answer struct {
 	granted int64
 	states  []state
+	err     error // what could not be decided on a full server
 }
 
-// ask decides on count times cost units.
-func (l *Limiter) ask(ctx context.Context, subject string, cost, count int64) (Result, error) {
-	if most := max(cost, count); cost < 1 || count < 0 || most > MaxLimit {
-		return Result{}, fmt.Errorf("ratelimit: a cost of %d, not from 1 to %d", most, int64(MaxLimit))
+// exec sends runs to the server, one for each key, in one call.
+func (l *Limiter) exec(ctx context.Context, keys []string, token string, runs []run) (now int64, answers []answer, err error) {
+	looks, asks := true, true
+	for _, r := range runs {
+		looks, asks = looks && r.count == 0, asks && r.count > 0
 	}
-	token := ""
-	if l.places >= 0 && count > 0 {
-		token = rand.Text()
+	fast := l.fast
+	if !asks {
+		fast = nil
 	}
-	now, answers, err := l.send(ctx, subject, token, run{cost, count})
-	if err != nil {
-		return Result{}, fmt.Errorf("ratelimit: %w", err)
+	args := make([]string, 0, 2+4*len(l.rules)+2*len(runs))
+	if fast != nil {
+		args = append(args, l.fastArgs...)
+	} else {
+		args = append(args, l.count, strconv.Itoa(len(runs)))
+		for i := range l.rules {
+			args = append(args, l.rules[i].args...)
+		}
+		if l.places >= 0 {
+			args[2+4*l.places+3] = token
+		}
 	}
-	r := l.result(now, cost, answers[0])
-	if count == 0 {
-		r.Allowed = r.RetryAfter == 0
-	} else if r.Allowed {
-		r.token = token
-	}
-	return r, nil
-}
-
-// send sends runs to the server, in one call.
-func (l *Limiter) send(ctx context.Context, subject, token string, runs ...run) (now int64, answers []answer, err error) {
-	args := make([]string, 2, 2+4*len(l.rules))
-	args[0] = strconv.Itoa(len(l.rules))
-	args[1] = encodeRuns(runs)
-	for i := range l.rules {
-		args = append(args, l.rules[i].args...)
-	}
-	k := l.keys.Key(subject)
-	keys := []string{k}
-	if l.places >= 0 {
-		keys = append(keys, k+heldPart)
-		args[2+4*l.places+3] = token
+	for _, r := range runs {
+		args = append(args, number(r.cost), number(r.count))
 	}
 	s := decide
-	if !slices.ContainsFunc(runs, func(r run) bool { return r.count != 0 }) {
+	switch {
+	case looks:
 		s = look
+	case fast != nil:
+		s = fast
 	}
 	reply, err := s.Exec(ctx, l.client, keys, args...).AsIntSlice()
 	if err != nil {
 		return 0, nil, err
 	}
+	if fast != nil {
+		return l.decodeFast(reply, runs)
+	}
 	return decode(reply, len(runs), len(l.rules))
 }
 
-func encodeRuns(runs []run) string {
-	b := make([]byte, 0, 24*len(runs))
-	for i, r := range runs {
-		if i > 0 {
-			b = append(b, ' ')
-		}
-		b = strconv.AppendInt(b, r.cost, 10)
-		b = append(b, ' ')
-		b = strconv.AppendInt(b, r.count, 10)
+// number saves the memory of the most frequent one.
+func number(n int64) string {
+	if n == 1 {
+		return "1"
 	}
-	return string(b)
+	return strconv.FormatInt(n, 10)
 }
 
 var errReply = errors.New("the server's answer is not one of the script")
@@ -103,23 +100,58 @@ func decode(reply []int64, runs, limits int) (now int64, answers []answer, err e
 	if len(reply) != 1+runs*(1+3*limits) {
 		return 0, nil, fmt.Errorf("%w: %d numbers", errReply, len(reply))
 	}
-	states := make([]state, 0, runs*limits)
+	states := make([]state, runs*limits)
 	answers = make([]answer, runs)
 	now, reply = reply[0], reply[1:]
 	for i := range answers {
-		answers[i].granted, reply = reply[0], reply[1:]
-		from := len(states)
-		for range limits {
+		a := &answers[i]
+		a.granted, reply = reply[0], reply[1:]
+		a.states, states = states[:limits:limits], states[limits:]
+		for j := range a.states {
 			s := state{reply[0], reply[1], reply[2]}
-			if s.left < 0 || s.all < 0 || s.this < -1 {
-				return 0, nil, fmt.Errorf("%w: %v", errReply, s)
+			if s.left < 0 || s.all < 0 || s.this < -1 || a.granted < 0 {
+				return 0, nil, fmt.Errorf("%w: %d, %v", errReply, a.granted, s)
 			}
-			states, reply = append(states, s), reply[3:]
+			a.states[j], reply = s, reply[3:]
 		}
-		answers[i].states = states[from:]
-		if answers[i].granted < 0 {
-			return 0, nil, fmt.Errorf("%w: granted %d", errReply, answers[i].granted)
+	}
+	return now, answers, nil
+}
+
+// decodeFast reads a reply of the scripts for one limit: now, and for each run how often it was granted,
+// and what is left or, of a bucket, how many ticks are missing.
+func (l *Limiter) decodeFast(reply []int64, runs []run) (now int64, answers []answer, err error) {
+	if len(reply) != 1+2*len(runs) {
+		return 0, nil, fmt.Errorf("%w: %d numbers", errReply, len(reply))
+	}
+	r := &l.rules[0]
+	states := make([]state, len(runs))
+	answers = make([]answer, len(runs))
+	now, reply = reply[0], reply[1:]
+	for i := range answers {
+		s, granted, is := &states[i], reply[2*i], reply[2*i+1]
+		cost := runs[i].cost
+		if now < 0 || granted < 0 || is < 0 || r.Algorithm == TokenBucket && is > r.Burst*r.token {
+			return 0, nil, fmt.Errorf("%w: %d, %d", errReply, granted, is)
 		}
+		switch {
+		case r.Algorithm == TokenBucket:
+			missing := r.Burst*r.token - is
+			s.left, s.all = missing/r.token, is
+			if cost <= r.Burst {
+				s.this = max(0, cost*r.token-missing)
+			}
+		default:
+			ms := r.Window.Milliseconds()
+			s.left, s.all = is, ms-now%ms
+			if cost > is {
+				s.this = s.all
+			}
+		}
+		if cost > r.most {
+			s.this = -1
+		}
+		answers[i] = answer{granted: granted, states: states[i : i+1 : i+1]}
 	}
 	return now, answers, nil
 }

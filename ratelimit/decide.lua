@@ -1,15 +1,17 @@
 #!lua
--- KEYS[1]  the state of all limits but those of kind c; expires when all of it is available again
--- KEYS[2]  the places of a limit of kind c: token -> until when it is held, Unix ms; expires with the last
+-- KEYS[1..]  for each thing that is asked, the state of the subject's limits but those of kind c; expires when
+--          all of it is available again. With a limit of kind c one thing is asked, and KEYS[2] has the
+--          places: token -> until when it is held, Unix ms; expires with the last
 -- ARGV[1]  how many limits, k
--- ARGV[2]  what is asked, one after the other: "cost count cost count ..." is count times cost units, each
---          whole or not at all; a count of 0 only looks; one of -t gives back cost units charged at t, Unix ms
+-- ARGV[2]  how many things are asked, n
 -- ARGV[3..]  four for each limit: its kind, its limit, and two numbers x, y
 --          w fixed window: x its length, ms. q quota: x 1 day, 2 week, 3 month; y its offset, ms
 --          b bucket: the limit is its burst; x ticks in a ms, y ticks for a unit
 --          s sliding window: x its length, y that of its parts, ms
 --          l sliding log: x its window, ms; y bytes of a record
 --          c concurrency: x the lease, ms; y the token of who asks
+--          behind them two for each thing asked, a cost and a count: so many times cost units, each whole
+--          or not at all; a count of 0 only looks; one of -t gives back cost units charged at t, Unix ms
 --          behind them, in tests only: now, Unix us
 -- reply    {now in Unix ms, then for each thing asked: how often it was granted, and for each limit after
 --          it: units left, until all are (ms; ticks of a b), until cost units are (likewise; 0 now, -1 never)}
@@ -23,7 +25,8 @@
 -- What can't be read counts as nothing used, and is replaced.
 local floor, find, sub, byte = math.floor, string.find, string.sub, string.byte
 local k = tonumber(ARGV[1])
-local now, us, longer = ARGV[k * 4 + 3], nil, 0
+local asked = tonumber(ARGV[2])
+local now, us, longer = ARGV[k * 4 + asked * 2 + 3], nil, 0
 if now then
   now, us = tonumber(sub(now, 1, -4)), tonumber(sub(now, -3))
   longer = 86400000 -- keys expire by the server's own clock: what is over must count for nothing until then
@@ -87,30 +90,31 @@ local function encode(n, width)
   return s
 end
 
--- Of each limit: its kind, its limit, x and y; units left; and of its state what the comments say.
-local kinds, limits, xs, ys, left = {}, {}, {}, {}, {}
+-- Of each limit: its kind, its limit, x and y; its window's index and end; units left; and of its state what
+-- the comments say.
+local kinds, limits, xs, ys, indexes, ends, left = {}, {}, {}, {}, {}, {}, {}
 local A, B, C, S = {}, {}, {}, {}
-local value, pos, dirty, granted = redis.pcall('GET', KEYS[1]), 1, false, false
-if type(value) ~= 'string' then
-  value = ''
-end
-local quiet = not find(ARGV[2], ' %-?[1-9]')
-
 for i = 1, k do
-  local kind, limit, x, y = ARGV[i * 4 - 1], tonumber(ARGV[i * 4]), tonumber(ARGV[i * 4 + 1]), ARGV[i * 4 + 2]
+  local kind, x, y = ARGV[i * 4 - 1], tonumber(ARGV[i * 4 + 1]), ARGV[i * 4 + 2]
   if kind ~= 'c' then
     y = tonumber(y)
   end
-  kinds[i], limits[i], xs[i], ys[i] = kind, limit, x, y
+  kinds[i], limits[i], xs[i], ys[i] = kind, tonumber(ARGV[i * 4]), x, y
+  if kind == 'w' then
+    indexes[i] = (now - now % x) / x
+    ends[i] = (indexes[i] + 1) * x
+  elseif kind == 'q' then
+    indexes[i], ends[i] = period(x, y, now)
+  end
+end
+
+-- Reads the i-th section of value from pos on. It returns where the next one begins, and whether the state has
+-- to be written even if nothing is granted.
+local function load(i, value, pos, quiet)
+  local kind, limit, x, y, dirty = kinds[i], limits[i], xs[i], ys[i], false
   local _, last, a, b, c, s
-  if kind == 'w' or kind == 'q' then -- A index, B used, C end
-    local index, ends
-    if kind == 'w' then
-      index = (now - now % x) / x
-      ends = (index + 1) * x
-    else
-      index, ends = period(x, y, now)
-    end
+  if kind == 'w' or kind == 'q' then -- A index, B used
+    local index = indexes[i]
     _, last, a, b = find(value, '^(%d+) (%d+);?', pos)
     a, b = number(a), number(b) or 0
     if not a or a < index then
@@ -118,7 +122,7 @@ for i = 1, k do
     elseif a > index then
       dirty = true -- the clock stepped back: what was used counts here
     end
-    A[i], B[i], C[i] = index, b, ends
+    A[i], B[i] = index, b
     left[i] = limit - b
   elseif kind == 'b' then -- A cap, B level; ticks
     _, last, a = find(value, '^(%d+);?', pos)
@@ -208,7 +212,7 @@ for i = 1, k do
     end
     last = pos - 1
   end
-  pos = last and last + 1 or #value + 1
+  return last and last + 1 or #value + 1, dirty
 end
 
 local function charge(i, n)
@@ -297,7 +301,7 @@ end
 local function waits(i, cost)
   local kind, x, y = kinds[i], xs[i], ys[i]
   if kind == 'w' or kind == 'q' then
-    return C[i] - now, cost > limits[i] and -1 or cost > left[i] and C[i] - now or 0
+    return ends[i] - now, cost > limits[i] and -1 or cost > left[i] and ends[i] - now or 0
   elseif kind == 'b' then
     return B[i], cost > limits[i] and -1 or math.max(0, B[i] - (A[i] - cost * y))
   elseif kind == 's' then
@@ -328,45 +332,14 @@ local function waits(i, cost)
   return x, wait
 end
 
-local reply = {now}
-for cost, count in string.gmatch(ARGV[2], '(%d+) (%-?%d+)') do
-  cost, count = tonumber(cost), tonumber(count)
-  local n = math.max(0, count)
-  if count < 0 then
-    granted = true
-    for i = 1, k do
-      refund(i, cost, -count)
-    end
-  elseif n > 0 then
-    for i = 1, k do
-      local most = kinds[i] == 'c' and (left[i] > 0 and n or 0) or floor((left[i] - left[i] % cost) / cost)
-      n = math.min(n, most)
-    end
-    if n > 0 then
-      granted = true
-      for i = 1, k do
-        charge(i, n * cost)
-      end
-    end
-    n = math.max(0, n)
-  end
-  reply[#reply + 1] = n
-  for i = 1, k do
-    local all, this = waits(i, cost)
-    reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = math.max(0, left[i]), all, this
-  end
-end
-
-if not granted and not dirty and not quiet and value ~= '' then
-  dirty = redis.call('PTTL', KEYS[1]) == -1 -- it has lost its expiry, and gets it back
-end
-if granted or (dirty and not quiet) then
+-- Writes the state.
+local function save(key)
   local sections, ms = {}, 0
   for i = 1, k do
     local kind = kinds[i]
     if kind == 'w' or kind == 'q' then
       sections[#sections + 1] = A[i] .. ' ' .. text(B[i])
-      ms = math.max(ms, C[i] - now)
+      ms = math.max(ms, ends[i] - now)
     elseif kind == 'b' then
       local ticks = floor(us * xs[i] / 1000) + B[i]
       local rest = ticks % xs[i]
@@ -382,7 +355,53 @@ if granted or (dirty and not quiet) then
     end
   end
   if #sections > 0 then
-    redis.call('SET', KEYS[1], table.concat(sections, ';'), 'PX', math.max(1, ms) + longer)
+    redis.call('SET', key, table.concat(sections, ';'), 'PX', math.max(1, ms) + longer)
+  end
+end
+
+local reply = {now}
+for item = 1, asked do
+  local key = KEYS[item]
+  local cost, count = tonumber(ARGV[k * 4 + item * 2 + 1]), tonumber(ARGV[k * 4 + item * 2 + 2])
+  local value, pos, dirty, changed = redis.pcall('GET', key), 1, false, false
+  if type(value) ~= 'string' then
+    value = ''
+  end
+  for i = 1, k do
+    pos, changed = load(i, value, pos, count == 0)
+    dirty = dirty or changed
+  end
+  local n, granted = math.max(0, count), count < 0
+  if count < 0 then
+    for i = 1, k do
+      refund(i, cost, -count)
+    end
+  elseif n > 0 then
+    for i = 1, k do
+      n = math.min(n, kinds[i] == 'c' and (left[i] > 0 and n or 0) or floor((left[i] - left[i] % cost) / cost))
+    end
+    if n > 0 then
+      granted = true
+      for i = 1, k do
+        charge(i, n * cost)
+      end
+    end
+    n = math.max(0, n)
+  end
+  local at = #reply + 1
+  reply[at] = n
+  for i = 1, k do
+    local all, this = waits(i, cost)
+    reply[at + 1], reply[at + 2], reply[at + 3] = math.max(0, left[i]), all, this
+    at = at + 3
+  end
+  if count ~= 0 then
+    if not granted and not dirty and value ~= '' then
+      dirty = redis.call('PTTL', key) == -1 -- it has lost its expiry, and gets it back
+    end
+    if granted or dirty then
+      save(key)
+    end
   end
 end
 return reply

@@ -20,9 +20,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"sync/atomic"
 	"time"
 
+	"github.com/flatrate/flatrate/internal/breaker"
 	"github.com/flatrate/flatrate/internal/key"
+	"github.com/flatrate/flatrate/internal/script"
 	"github.com/valkey-io/valkey-go"
 )
 
@@ -81,6 +85,20 @@ type Limiter struct {
 	rules  []rule
 	names  []string // of the rules
 	places int      // which of them is Concurrency; -1 if none
+
+	count    string         // how many rules, for the scripts
+	fast     *script.Script // for a plan of one limit of some kinds, nil for others
+	fastArgs []string
+
+	cluster  atomic.Bool
+	gathered gatherer
+	breakers []breaker.Breaker
+	outage   Outage   // of the plan
+	closed   []string // the limits that deny in OutageClosed
+
+	local   localShares
+	denials denials
+	batches batches
 }
 
 // New returns a Limiter on client, which stays the caller's to close. The error names the field of
@@ -97,13 +115,27 @@ func New(client valkey.Client, cfg Config) (*Limiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Limiter{client: client, keys: keys, cfg: cfg, rules: rules, places: -1}
+	l := &Limiter{client: client, keys: keys, cfg: cfg, rules: rules, places: -1, count: strconv.Itoa(len(rules))}
 	for i, r := range rules {
 		l.names = append(l.names, r.Name)
 		if r.Algorithm == Concurrency {
 			l.places = i
 		}
 	}
+	if len(rules) == 1 {
+		switch r := rules[0]; r.Algorithm {
+		case FixedWindow:
+			l.fast, l.fastArgs = window, r.args[1:3]
+		case TokenBucket:
+			l.fast, l.fastArgs = bucket, r.args[1:4]
+		}
+	}
+	l.cluster.Store(isCluster(client))
+	l.newBreakers()
+	l.outage, l.closed = l.outageMode()
+	l.local.begin(cfg.Processes, rules)
+	l.denials.most = cfg.RememberDenied
+	l.batches.begin(cfg.Batch, cfg.BatchFor, rules)
 	return l, nil
 }
 

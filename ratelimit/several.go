@@ -69,9 +69,6 @@ func each(asks []Ask, f func(int, Ask)) {
 
 // giveBack undoes an admission: its units and its place.
 func (l *Limiter) giveBack(ctx context.Context, subject string, r Result) error {
-	if r.Mode != ModeServer && r.Mode != ModeBatch {
-		return nil
-	}
 	_, err := l.Release(ctx, subject, r)
 	return errors.Join(err, l.Refund(ctx, subject, r, r.Granted))
 }

@@ -12,6 +12,7 @@ import (
 var areas = []Area{
 	connectArea(),
 	lockArea(),
+	ratelimitArea(),
 }
 
 // Area is a part of flatrate that is measured beside its peers.

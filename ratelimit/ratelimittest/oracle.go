@@ -43,7 +43,7 @@ var plans = map[string][]ratelimit.Limit{
 	// A rate that no millisecond divides, and a burst that is not the limit.
 	"bucket":      {{Algorithm: ratelimit.TokenBucket, Limit: 7, Window: time.Second, Burst: 11}},
 	"fast bucket": {{Algorithm: ratelimit.TokenBucket, Limit: 12345, Window: time.Second, Burst: 7000}},
-	"concurrency": {{Algorithm: ratelimit.Concurrency, Limit: 5, Lease: time.Second}},
+	"concurrency": {{Algorithm: ratelimit.Concurrency, Limit: 2, Lease: time.Second}},
 	"quota":       {{Algorithm: ratelimit.Quota, Limit: 30, Period: ratelimit.Day, Offset: 5*time.Hour + 7*time.Millisecond}},
 	"week":        {{Algorithm: ratelimit.Quota, Limit: 30, Period: ratelimit.Week}},
 	"month":       {{Algorithm: ratelimit.Quota, Limit: 30, Period: ratelimit.Month, Offset: time.Hour}},
