@@ -2,6 +2,7 @@ package flatrate_test
 
 import (
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -80,6 +81,23 @@ func TestBinaryIsAUser(t *testing.T) {
 			own, isOwn := strings.CutPrefix(dep, binary+"/internal/")
 			if isOwn && pkg != binary && own != "usage" && own != "report" {
 				t.Errorf("%s imports %s", pkg, dep)
+			}
+		}
+	}
+}
+
+// TestContribIsAUser holds that the adapters use the public packages.
+func TestContribIsAUser(t *testing.T) {
+	modules, err := filepath.Glob("contrib/*/go.mod")
+	if err != nil || len(modules) == 0 || len(modules) > 4 {
+		t.Fatalf("%d modules in contrib: %v", len(modules), err)
+	}
+	for _, file := range modules {
+		for pkg, imported := range imports(t, filepath.Dir(file)) {
+			for _, dep := range imported {
+				if strings.HasPrefix(dep, module+"/internal/") || strings.HasPrefix(dep, module+"/cmd/") {
+					t.Errorf("%s imports %s", pkg, dep)
+				}
 			}
 		}
 	}

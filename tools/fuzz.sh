@@ -6,7 +6,7 @@ shift
 for module in "$@"; do
 	(
 		cd "$module"
-		grep -rl --include='*_test.go' '^func Fuzz' . | grep -v '^\./\(cmd\|proof\)/' | while read -r file; do
+		grep -rl --include='*_test.go' '^func Fuzz' . | grep -v '^\./\(cmd\|contrib\|proof\)/' | while read -r file; do
 			dir=$(dirname "$file")
 			sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file" | while read -r target; do
 				echo "-- $module $dir $target"

@@ -1,7 +1,6 @@
 package ratehttp
 
 import (
-	"encoding/json"
 	"math"
 	"net/http"
 	"slices"
@@ -86,26 +85,25 @@ func seconds(d time.Duration) int64 {
 	return n
 }
 
-func holdsPlace(policies []policy) bool {
-	return slices.ContainsFunc(policies, func(p policy) bool { return p.places })
-}
-
-// setHeaders tells the client of its limits. Where nothing is known of them it says nothing.
-func (m *Middleware) setHeaders(h http.Header, d Decision) {
+// SetHeaders tells a client of its limits, and when it may come again if it is refused. Where nothing is known
+// of limits it says nothing of them. The X-RateLimit fields are replaced; to RateLimit and RateLimit-Policy,
+// which are lists, the limits are added.
+func (d Decision) SetHeaders(h http.Header, headers Headers) {
+	if after := d.RetryAfter(); after > 0 && after != ratelimit.Never {
+		h.Set("Retry-After", strconv.FormatInt(seconds(after), 10))
+	}
 	if d.Err != nil {
 		return
 	}
-	if m.cfg.Headers == HeadersAll || m.cfg.Headers == HeadersX {
+	if headers == HeadersAll || headers == HeadersX {
 		if r, ok := d.tightest(); ok {
 			h.Set("X-RateLimit-Limit", strconv.FormatInt(r.Limit, 10))
 			h.Set("X-RateLimit-Remaining", strconv.FormatInt(r.Remaining, 10))
 			h.Set("X-RateLimit-Reset", strconv.FormatInt(resetUnix(r), 10))
 		}
 	}
-	if m.cfg.Headers == HeadersAll || m.cfg.Headers == HeadersIETF {
-		current, policies := d.fields()
-		if current != "" {
-			// Another middleware's limits stand in the same lists.
+	if headers == HeadersAll || headers == HeadersIETF {
+		if current, policies := d.fields(); current != "" {
 			h.Add("RateLimit", current)
 			h.Add("RateLimit-Policy", policies)
 		}
@@ -119,26 +117,6 @@ func resetUnix(r ratelimit.Result) int64 {
 		at = time.Now().Add(r.ResetAfter)
 	}
 	return (at.UnixMilli() + 999) / 1000
-}
-
-// retryAfter is the value of Retry-After, or zero for none: a request that is admitted, never will be,
-// or has no key.
-func (d Decision) retryAfter() int64 {
-	switch d.Status {
-	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-	default:
-		return 0
-	}
-	longest := time.Duration(1)
-	for _, r := range d.Results {
-		if !r.Allowed {
-			longest = max(longest, r.RetryAfter)
-		}
-	}
-	if longest == ratelimit.Never {
-		return 0
-	}
-	return seconds(longest)
 }
 
 // tightest is the result that X-RateLimit-* tells of: the one that denies for longest, else the one that has
@@ -160,7 +138,7 @@ func (d Decision) tightest() (r ratelimit.Result, ok bool) {
 func (d Decision) fields() (current, policies string) {
 	var now, all strings.Builder
 	var limits []ratelimit.LimitResult
-	for _, p := range d.policies {
+	for _, p := range d.limits() {
 		if p.index == 0 {
 			limits = d.Results[p.ask].Limits()
 		}
@@ -187,57 +165,4 @@ func appendMember(b *strings.Builder, member string) {
 		b.WriteString(", ")
 	}
 	b.WriteString(member)
-}
-
-// violated are the names of the limits that deny, as RateLimit-Policy has them.
-func (d Decision) violated() (names []string) {
-	var limits []ratelimit.LimitResult
-	for _, p := range d.policies {
-		if p.index == 0 {
-			limits = d.Results[p.ask].Limits()
-		}
-		if p.index < len(limits) && limits[p.index].RetryAfter > 0 {
-			names = append(names, p.name)
-		}
-	}
-	return names
-}
-
-// problem is a problem document (RFC 9457).
-type problem struct {
-	Type     string   `json:"type"`
-	Title    string   `json:"title"`
-	Status   int      `json:"status"`
-	Detail   string   `json:"detail,omitempty"`
-	Violated []string `json:"violated-policies,omitempty"`
-}
-
-const problemTypes = "https://iana.org/assignments/http-problem-types#"
-
-func (d Decision) problem() problem {
-	p := problem{Status: d.Status}
-	switch d.Status {
-	case http.StatusForbidden:
-		p.Type, p.Title = "about:blank", http.StatusText(d.Status)
-		p.Detail = "The request does not say whom it counts for."
-	case http.StatusServiceUnavailable:
-		p.Type, p.Title = problemTypes+"temporary-reduced-capacity", "The limits of this request can't be checked at present."
-	default:
-		p.Type, p.Title = problemTypes+"quota-exceeded", "The request exceeds a limit."
-		p.Violated = d.violated()
-		if d.retryAfter() == 0 {
-			p.Detail = "The request costs more than the limit ever admits: repeating it is of no use."
-		}
-	}
-	return p
-}
-
-func (d Decision) writeProblem(w http.ResponseWriter) {
-	body, _ := json.Marshal(d.problem()) // of strings and a number
-	h := w.Header()
-	h.Set("Content-Type", "application/problem+json")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
-	w.WriteHeader(d.Status)
-	_, _ = w.Write(append(body, '\n'))
 }

@@ -9,12 +9,9 @@
 package ratehttp
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
-	"time"
 
 	"github.com/flatrate/flatrate/ratelimit"
 )
@@ -89,34 +86,10 @@ const (
 	HeadersNone
 )
 
-// Decision is what became of a request.
-type Decision struct {
-	// Allowed says whether the limits admit the request. With Config.Shadow it goes on anyway, and with
-	// [ErrorAdmits] it also does where Err is set.
-	Allowed bool
-	// Status is that of the response if the request is refused, or would be: 429, 503, or 403 without a key.
-	Status int
-	// Asks are what was asked, and Results what was answered, in the same order. Don't modify them.
-	Asks    []ratelimit.Ask
-	Results []ratelimit.Result
-	// Err says why there was no decision: [ErrNoKey], or what the limiter returned.
-	Err error
-	// Shadow is Config.Shadow.
-	Shadow bool
-
-	policies []policy
-}
-
-// ErrNoKey is the Decision.Err of a request that does not say whom it counts for.
-var ErrNoKey = errors.New("ratehttp: the request has no key")
-
-// releaseTimeout bounds how long the end of a response waits for a place to be given up.
-const releaseTimeout = 250 * time.Millisecond
-
 // Middleware limits the requests of any number of handlers. It is safe for concurrent use.
 type Middleware struct {
 	cfg      Config
-	policies []policy // of cfg.Limiter
+	policies []policy // of cfg.Limiter; those of asks differ
 }
 
 // New returns a Middleware. The error names the field of cfg that is wrong.
@@ -152,25 +125,29 @@ func (m *Middleware) Handler(next http.Handler) http.Handler {
 		if m.cfg.Hooks.Decided != nil {
 			m.cfg.Hooks.Decided(r, d)
 		}
-		if d.Allowed && holdsPlace(d.policies) {
+		if d.holdsPlace() {
 			defer m.release(r, d)
 		}
+		admitted := m.admits(d)
 		if !m.cfg.Shadow {
-			m.setHeaders(w.Header(), d)
+			d.SetHeaders(w.Header(), m.cfg.Headers)
 		}
-		if m.admits(d) {
+		switch {
+		case admitted:
+			w.Header().Del("Retry-After") // of a failed decision that admits
 			next.ServeHTTP(w, r)
-			return
-		}
-		if after := d.retryAfter(); after > 0 {
-			w.Header().Set("Retry-After", strconv.FormatInt(after, 10))
-		}
-		if m.cfg.Refuse != nil {
+		case m.cfg.Refuse != nil:
 			m.cfg.Refuse(w, r, d)
-			return
+		default:
+			d.WriteProblem(w)
 		}
-		d.writeProblem(w)
 	})
+}
+
+func (m *Middleware) release(r *http.Request, d Decision) {
+	if err := d.Release(r.Context()); err != nil && m.cfg.Hooks.ReleaseFailed != nil {
+		m.cfg.Hooks.ReleaseFailed(r, err)
+	}
 }
 
 // admits is the one place that says which requests go on.
@@ -181,28 +158,13 @@ func (m *Middleware) admits(d Decision) bool {
 
 // decide asks the limits.
 func (m *Middleware) decide(r *http.Request) Decision {
-	d := Decision{Shadow: m.cfg.Shadow, policies: m.policies}
-	d.Asks, d.Err = m.asks(r)
-	if d.Err == nil && len(d.Asks) == 0 {
-		d.Err = ErrNoKey
+	asks, err := m.asks(r)
+	d := Decision{Asks: asks, Err: err, policies: m.policies}
+	if err == nil {
+		d.ask(r.Context())
 	}
-	if d.Err == nil {
-		d.Results, d.Allowed, d.Err = ratelimit.AllowAll(r.Context(), d.Asks...)
-		d.Allowed = d.Allowed && d.Err == nil
-	}
-	switch {
-	case errors.Is(d.Err, ErrNoKey):
-		d.Status = http.StatusForbidden
-	case d.Err != nil:
-		d.Status = http.StatusServiceUnavailable
-	default:
-		if m.cfg.Asks != nil {
-			d.policies = policiesOf(d.Asks)
-		}
-		if !d.Allowed {
-			d.Status = refusal(d.Results)
-		}
-	}
+	d.finish()
+	d.Shadow = m.cfg.Shadow
 	return d
 }
 
@@ -219,27 +181,4 @@ func (m *Middleware) asks(r *http.Request) ([]ratelimit.Ask, error) {
 		ask.Cost = m.cfg.Cost(r)
 	}
 	return []ratelimit.Ask{ask}, nil
-}
-
-// refusal is 503 where an outage denied, not a limit.
-func refusal(results []ratelimit.Result) int {
-	for _, r := range results {
-		if !r.Allowed && r.Mode == ratelimit.ModeClosed {
-			return http.StatusServiceUnavailable
-		}
-	}
-	return http.StatusTooManyRequests
-}
-
-// release gives up the places of a request: before its response is complete, so that a client which has
-// it finds the place free.
-func (m *Middleware) release(r *http.Request, d Decision) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), releaseTimeout)
-	defer cancel()
-	for i, ask := range d.Asks {
-		_, err := ask.Limiter.Release(ctx, ask.Subject, d.Results[i])
-		if err != nil && m.cfg.Hooks.ReleaseFailed != nil {
-			m.cfg.Hooks.ReleaseFailed(r, err)
-		}
-	}
 }
