@@ -13,7 +13,8 @@ local ticks, unit = tonumber(ARGV[2]), tonumber(ARGV[3])
 local full = tonumber(ARGV[1]) * unit
 local now, us, longer = ARGV[4 + #KEYS * 2], nil, 0
 if now then
-  us, now, longer = now % 1000, math.floor(now / 1000), 86400000
+  longer, us = 86400000, tonumber(now) % 1000
+  now = (now - us) / 1000
 else
   local time = redis.call('TIME')
   us = time[2] % 1000
@@ -22,11 +23,12 @@ end
 local past = math.floor(us * ticks / 1000) -- ticks of this ms that are over
 local find, sub = string.find, string.sub
 local reply = {now}
+local values, written = redis.call('MGET', unpack(KEYS)), {} -- one that is no string is not there
 
 for i = 1, #KEYS do
   local key, cost, count = KEYS[i], tonumber(ARGV[i * 2 + 2]), tonumber(ARGV[i * 2 + 3])
-  local value, level, dirty = redis.pcall('GET', key), 0, false
-  if type(value) == 'string' and find(value, '^%d+$') then
+  local value, level, dirty = written[key] or values[i], 0, false
+  if value and find(value, '^%d+$') then
     local rest = sub(value, 14)
     level = (tonumber(sub(value, 1, 13)) - now) * ticks - past
     if rest ~= '' then
@@ -48,11 +50,9 @@ for i = 1, #KEYS do
   if granted > 0 or dirty then
     local rest = (past + level) % ticks
     local ms = (past + level - rest) / ticks
-    value = now + ms
-    if rest > 0 then
-      value = value .. (rest < 1e14 and rest or string.format('%.0f', rest))
-    end
+    value = now + ms .. (rest == 0 and '' or rest < 1e14 and rest or string.format('%.0f', rest))
     redis.call('SET', key, value, 'PX', ms + 1 + longer)
+    written[key] = value
   end
   reply[i * 2], reply[i * 2 + 1] = granted, level
 end

@@ -82,7 +82,7 @@ func (l *Limiter) exec(ctx context.Context, keys []string, token string, runs []
 	if fast != nil {
 		return l.decodeFast(reply, runs)
 	}
-	return decode(reply, len(runs), len(l.rules))
+	return l.decode(reply, runs)
 }
 
 // number saves the memory of the most frequent one.
@@ -96,12 +96,13 @@ func number(n int64) string {
 var errReply = errors.New("the server's answer is not one of the script")
 
 // decode reads a reply: now, and for each run how often it was granted and three numbers of each limit.
-func decode(reply []int64, runs, limits int) (now int64, answers []answer, err error) {
-	if len(reply) != 1+runs*(1+3*limits) {
+func (l *Limiter) decode(reply []int64, runs []run) (now int64, answers []answer, err error) {
+	limits := len(l.rules)
+	if len(reply) != 1+len(runs)*(1+3*limits) {
 		return 0, nil, fmt.Errorf("%w: %d numbers", errReply, len(reply))
 	}
-	states := make([]state, runs*limits)
-	answers = make([]answer, runs)
+	states := make([]state, len(runs)*limits)
+	answers = make([]answer, len(runs))
 	now, reply = reply[0], reply[1:]
 	for i := range answers {
 		a := &answers[i]
@@ -109,13 +110,31 @@ func decode(reply []int64, runs, limits int) (now int64, answers []answer, err e
 		a.states, states = states[:limits:limits], states[limits:]
 		for j := range a.states {
 			s := state{reply[0], reply[1], reply[2]}
-			if s.left < 0 || s.all < 0 || s.this < -1 || a.granted < 0 {
+			if now < 0 || !l.rules[j].can(s) || a.granted < 0 || a.granted > max(0, runs[i].count) {
 				return 0, nil, fmt.Errorf("%w: %d, %v", errReply, a.granted, s)
 			}
 			a.states[j], reply = s, reply[3:]
 		}
 	}
 	return now, answers, nil
+}
+
+// fullest is the largest number that a fast script answers with.
+func (r *rule) fullest() int64 {
+	if r.Algorithm == TokenBucket {
+		return r.Burst * r.token
+	}
+	return r.Limit.Limit
+}
+
+// can says whether a limit can be in a state.
+func (r *rule) can(s state) bool {
+	most := r.most
+	if r.Algorithm == Concurrency {
+		most = r.Limit.Limit
+	}
+	return s.left >= 0 && s.left <= most && s.all >= 0 && s.this >= -1 &&
+		(r.Algorithm != TokenBucket || s.all <= r.Burst*r.token)
 }
 
 // decodeFast reads a reply of the scripts for one limit: now, and for each run how often it was granted,
@@ -131,7 +150,7 @@ func (l *Limiter) decodeFast(reply []int64, runs []run) (now int64, answers []an
 	for i := range answers {
 		s, granted, is := &states[i], reply[2*i], reply[2*i+1]
 		cost := runs[i].cost
-		if now < 0 || granted < 0 || is < 0 || r.Algorithm == TokenBucket && is > r.Burst*r.token {
+		if now < 0 || granted < 0 || granted > runs[i].count || is < 0 || is > r.fullest() {
 			return 0, nil, fmt.Errorf("%w: %d, %d", errReply, granted, is)
 		}
 		switch {

@@ -28,7 +28,8 @@ local k = tonumber(ARGV[1])
 local asked = tonumber(ARGV[2])
 local now, us, longer = ARGV[k * 4 + asked * 2 + 3], nil, 0
 if now then
-  now, us = tonumber(sub(now, 1, -4)), tonumber(sub(now, -3))
+  us = tonumber(now) % 1000
+  now = (now - us) / 1000
   longer = 86400000 -- keys expire by the server's own clock: what is over must count for nothing until then
 else
   local time = redis.call('TIME')

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	maxGathered = 128 // items in one call, so that no script keeps a server for long
+	maxGathered = 64 // items in one call, so that no script keeps a server for long
 	shards      = 64
 )
 

@@ -15,7 +15,7 @@ const MaxLog = 10_000
 
 const (
 	minWindow    = time.Millisecond
-	maxWindow    = 400 * 24 * time.Hour
+	maxWindow    = 100 * 365 * 24 * time.Hour
 	defaultLease = 30 * time.Second
 )
 
@@ -62,7 +62,7 @@ type Limit struct {
 	// Limit is how many units a subject has in a window or a period, or how many requests may go on at
 	// once: 1 to [MaxLimit], or to [MaxLog] in a SlidingLog.
 	Limit int64
-	// Window is the window's length: whole milliseconds, up to 400 days. Quota and Concurrency have none.
+	// Window is the window's length: whole milliseconds, up to 100 years. Quota and Concurrency have none.
 	Window time.Duration
 	// Burst is how many units a TokenBucket holds. Default Limit. Others have none.
 	Burst int64
@@ -71,7 +71,7 @@ type Limit struct {
 	Period Period
 	Offset time.Duration
 	// Lease is for how long a request of a Concurrency limit keeps its place if it does not release it:
-	// whole milliseconds, up to 400 days. Default 30 s.
+	// whole milliseconds, up to 100 years. Default 30 s.
 	Lease time.Duration
 	// Outage is what holds while the server does not answer. Default: Config.Outage.
 	Outage Outage

@@ -47,7 +47,7 @@ func TestNewNamesTheField(t *testing.T) {
 	for want, cfgs := range map[string][]ratelimit.Config{
 		"Config.Limits has":             {{}, limits(make([]limit, 17)...)},
 		"Config.Limits[0].Limit is":     {limits(limit{Window: 1}), limits(limit{Limit: -1, Window: 1}), limits(limit{Limit: ratelimit.MaxLimit + 1, Window: 1}), limits(limit{Algorithm: ratelimit.SlidingLog, Limit: ratelimit.MaxLog + 1, Window: 1}), limits(limit{Algorithm: ratelimit.TokenBucket, Limit: ratelimit.MaxLimit - 1, Window: time.Second})},
-		"Config.Limits[1].Window is":    {limits(one, limit{Limit: 1}), limits(one, limit{Limit: 1, Window: time.Nanosecond}), limits(one, limit{Limit: 1, Window: -time.Second}), limits(one, limit{Limit: 1, Window: time.Second + time.Microsecond}), limits(one, limit{Limit: 1, Window: 401 * 24 * time.Hour})},
+		"Config.Limits[1].Window is":    {limits(one, limit{Limit: 1}), limits(one, limit{Limit: 1, Window: time.Nanosecond}), limits(one, limit{Limit: 1, Window: -time.Second}), limits(one, limit{Limit: 1, Window: time.Second + time.Microsecond}), limits(one, limit{Limit: 1, Window: 101 * 365 * 24 * time.Hour})},
 		"Config.Limits[0].Window is se": {limits(limit{Algorithm: ratelimit.Quota, Limit: 1, Period: ratelimit.Day, Window: 1}), limits(limit{Algorithm: ratelimit.Concurrency, Limit: 1, Window: 1})},
 		"Config.Limits[0].Algorithm":    {limits(limit{Algorithm: 99, Limit: 1})},
 		"Config.Limits[1].Algorithm":    {limits(places, places)},

@@ -22,11 +22,12 @@ local expiry = (index + 1) * window - now + longer
 local most = 9007199254740992
 local match, sub = string.match, string.sub
 local reply = {now}
+local values, written = redis.call('MGET', unpack(KEYS)), {} -- one that is no string is not there
 
 for i = 1, #KEYS do
   local key, cost, count = KEYS[i], tonumber(ARGV[i * 2 + 1]), tonumber(ARGV[i * 2 + 2])
-  local value, used, dirty = redis.pcall('GET', key), 0, false
-  if type(value) == 'string' then
+  local value, used, dirty = written[key] or values[i], 0, false
+  if value then
     local digits
     if sub(value, 1, width) == head then
       digits = match(value, '^%d+$', width + 1)
@@ -51,7 +52,9 @@ for i = 1, #KEYS do
     dirty = redis.call('PTTL', key) == -1 -- it has lost its expiry, and gets it back
   end
   if granted > 0 or dirty then
-    redis.call('SET', key, head .. (used < 1e14 and used or string.format('%.0f', used)), 'PX', expiry)
+    value = head .. (used < 1e14 and used or string.format('%.0f', used))
+    redis.call('SET', key, value, 'PX', expiry)
+    written[key] = value
   end
   reply[i * 2], reply[i * 2 + 1] = granted, math.max(0, limit - used)
 end
