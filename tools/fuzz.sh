@@ -10,7 +10,7 @@ for module in "$@"; do
 			dir=$(dirname "$file")
 			sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file" | while read -r target; do
 				echo "-- $module $dir $target"
-				go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$dir"
+				go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 1s "$dir"
 			done
 		done
 	)
