@@ -96,7 +96,7 @@ func (p *plan) read(value yamlfile.Value) {
 		}
 	}
 	if v, ok := p.body.Get("outage"); ok {
-		p.cfg.Outage = ratelimit.Outage(max(0, v.Word(outages...))) //nolint:gosec // at most three
+		p.cfg.Outage = ratelimit.Outage(max(0, v.Word(outages...)))
 	}
 	if v, ok := p.body.Get("processes"); ok {
 		n, ok := v.Int()
@@ -203,13 +203,13 @@ func (p *plan) limit(value yamlfile.Value) {
 		l.Name = v.Text()
 	}
 	if v, ok := m.Get("algorithm"); ok {
-		l.Algorithm = ratelimit.Algorithm(max(0, v.Word("fixed", "sliding", "log", "bucket", "concurrency", "quota"))) //nolint:gosec // at most five
+		l.Algorithm = ratelimit.Algorithm(max(0, v.Word("fixed", "sliding", "log", "bucket", "concurrency", "quota")))
 	}
 	if v, ok := m.Get("period"); ok {
-		l.Period = ratelimit.Day + ratelimit.Period(max(0, v.Word("day", "week", "month"))) //nolint:gosec // at most two
+		l.Period = ratelimit.Day + ratelimit.Period(max(0, v.Word("day", "week", "month")))
 	}
 	if v, ok := m.Get("outage"); ok {
-		l.Outage = ratelimit.Outage(max(0, v.Word(outages...))) //nolint:gosec // at most three
+		l.Outage = ratelimit.Outage(max(0, v.Word(outages...)))
 	}
 	for name, to := range map[string]*int64{"limit": &l.Limit, "burst": &l.Burst} {
 		if v, ok := m.Get(name); ok {
