@@ -6,7 +6,9 @@ FUZZTIME ?= 20s
 
 each = @set -e; for m in $(MODULES); do echo "-- $$m: $(1)"; (cd $$m && $(1)); done
 
-.PHONY: help servers test race lint build bench fuzz fault tidy release-check
+NEWER    ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flatrate
+
+.PHONY: help servers test newer race lint build bench fuzz fault tidy release-check
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -16,6 +18,10 @@ servers: ## Find valkey-server and redis-server, or install them (as root, or wi
 
 test: servers ## Run all tests against real servers
 	$(call each,go test ./...)
+
+newer: ## Run the tests of leases and locks on Valkey 8.1, whose packages are unpacked below NEWER (Debian)
+	sh tools/newer-valkey.sh $(NEWER)/trixie trixie
+	PATH="$(NEWER)/trixie/bin:$$PATH" go test -count=1 ./internal/lease ./internal/server ./lock
 
 race: servers ## Run all tests under the race detector
 	$(call each,go test -race ./...)

@@ -56,11 +56,13 @@ type Hooks struct {
 	Error func(op string, err error)
 }
 
-// Cache keeps values of type V. It is safe for concurrent use and holds no resources.
+// Cache keeps values of type V. It is safe for concurrent use and holds no resources that
+// would have to be given back.
 type Cache[V any] struct {
 	client valkey.Client
 	keys   key.Space
 	cfg    Config
+	wait   patience
 }
 
 // New returns a Cache on client, which stays the caller's to close. The error names the field of cfg
@@ -76,8 +78,8 @@ func New[V any](client valkey.Client, cfg Config) (*Cache[V], error) {
 	if cfg.TTL == 0 {
 		cfg.TTL = DefaultTTL
 	}
-	if cfg.TTL < time.Millisecond {
-		return nil, fmt.Errorf("cache: Config.TTL is %v, less than 1ms", cfg.TTL)
+	if cfg.TTL < time.Millisecond || cfg.TTL%time.Millisecond != 0 {
+		return nil, fmt.Errorf("cache: Config.TTL is %v, not a whole number of milliseconds above zero", cfg.TTL)
 	}
 	switch {
 	case cfg.Jitter == 0:
@@ -96,52 +98,77 @@ func New[V any](client valkey.Client, cfg Config) (*Cache[V], error) {
 	return &Cache[V]{client: client, keys: keys, cfg: cfg}, nil
 }
 
-// Get returns the entry of key; ok is false if there is none. One round trip.
+// Get returns the entry of key; ok is false if there is none. One round trip, which ends with ctx, or
+// after [MaxWait] if ctx has no deadline.
 //
 // A key is any string; braces, spaces and control bytes in it are safe.
 func (c *Cache[V]) Get(ctx context.Context, key string) (value V, ok bool, err error) {
+	ctx = c.wait.bounded(ctx)
+	value, ok, _, err = c.get(ctx, key)
+	return value, ok, err
+}
+
+// get also says whether the server answered, if only with an error.
+func (c *Cache[V]) get(ctx context.Context, key string) (value V, ok, answered bool, err error) {
 	b, err := c.client.Do(ctx, c.client.B().Get().Key(c.keys.Key(key)).Build()).AsBytes()
 	if valkey.IsValkeyNil(err) {
-		return value, false, nil
+		return value, false, true, nil
 	}
 	if err != nil {
-		return value, false, fmt.Errorf("cache: get: %w", err)
+		_, answered = valkey.IsValkeyErr(err)
+		return value, false, answered, fmt.Errorf("cache: get: %w", err)
 	}
 	if value, err = decode[V](b); err != nil {
 		var zero V
-		return zero, false, fmt.Errorf("cache: get: %w", err)
+		return zero, false, true, fmt.Errorf("cache: get: %w", err)
 	}
-	return value, true, nil
+	return value, true, true, nil
 }
 
 // GetOrLoad returns the entry of key, or loads and stores it. One round trip for a hit, two and the
 // load for a miss. The error is load's own, as it is, and nothing is stored then.
 //
 // If the server can't be asked, or holds what is no V, the value is loaded all the same: Hooks.Error
-// hears of it. Callers that miss at the same time load at the same time.
+// hears of it. Looking up takes [MaxWait] at most, and at most half of the time that ctx leaves; load
+// gets ctx as it is; storing takes MaxWait at most, and is left out where the server did not answer.
+// Callers that miss at the same time load at the same time.
 func (c *Cache[V]) GetOrLoad(ctx context.Context, key string, load func(context.Context) (V, error)) (V, error) {
-	value, ok, err := c.Get(ctx, key)
-	if err != nil {
-		c.cfg.Hooks.Error("get", err)
+	if load == nil {
+		var zero V
+		return zero, errors.New("cache: load is nil")
 	}
+	value, ok, answered := c.lookUp(ctx, key)
 	if ok {
 		return value, nil
 	}
-	if value, err = load(ctx); err != nil {
+	value, err := load(ctx)
+	if err != nil || !answered {
 		return value, err
 	}
-	if err := c.Set(ctx, key, value); err != nil {
+	if err := c.Set(c.wait.storing(ctx), key, value); err != nil {
 		c.cfg.Hooks.Error("set", err)
 	}
 	return value, nil
 }
 
-// Set stores an entry. One round trip.
+// lookUp is GetOrLoad's Get.
+func (c *Cache[V]) lookUp(ctx context.Context, key string) (value V, ok, answered bool) {
+	ctx, cancel := c.wait.looking(ctx)
+	defer cancel()
+	value, ok, answered, err := c.get(ctx, key)
+	if err != nil {
+		c.cfg.Hooks.Error("get", err)
+	}
+	return value, ok, answered
+}
+
+// Set stores an entry. One round trip, which ends with ctx, or after [MaxWait] if ctx has no deadline.
 func (c *Cache[V]) Set(ctx context.Context, key string, value V) error {
 	text, err := encode(value)
 	if err != nil {
 		return fmt.Errorf("cache: set: %w", err)
 	}
+	ctx = c.wait.bounded(ctx)
 	set := c.client.B().Set().Key(c.keys.Key(key)).Value(text).Px(c.life()).Build()
 	if err := c.client.Do(ctx, set).Error(); err != nil {
 		return fmt.Errorf("cache: set: %w", err)
@@ -150,12 +177,13 @@ func (c *Cache[V]) Set(ctx context.Context, key string, value V) error {
 }
 
 // Delete removes entries. Removing one that isn't there is no error. One round trip to each node that
-// has a key.
+// has a key. It ends with ctx, or after [MaxWait] if ctx has no deadline.
 func (c *Cache[V]) Delete(ctx context.Context, keys ...string) error {
 	dels := make(valkey.Commands, len(keys))
 	for i, key := range keys {
 		dels[i] = c.client.B().Del().Key(c.keys.Key(key)).Build()
 	}
+	ctx = c.wait.bounded(ctx)
 	for _, reply := range c.client.DoMulti(ctx, dels...) {
 		if err := reply.Error(); err != nil {
 			return fmt.Errorf("cache: delete: %w", err)

@@ -2,13 +2,14 @@ package cache
 
 import "encoding/json"
 
-// encode returns the text of a value: bytes and strings as they are, anything else as JSON.
+// encode returns the text of a value: bytes and strings as they are, anything else as JSON. V decides,
+// as it does in decode, not what lies in a V that is an interface.
 func encode[V any](value V) (string, error) {
-	switch v := any(value).(type) {
-	case string:
-		return v, nil
-	case []byte:
-		return string(v), nil // a copy: the command may outlive the call, whose context can end
+	switch p := any(&value).(type) {
+	case *string:
+		return *p, nil
+	case *[]byte:
+		return string(*p), nil // a copy: the command may outlive the call, whose context can end
 	}
 	b, err := json.Marshal(value)
 	return string(b), err

@@ -1,8 +1,9 @@
 #!lua
 -- KEYS[1]  the owner's token
 -- KEYS[2]  the waiting tokens, first come first
--- KEYS[3]  their places: token -> until when it is kept (Unix ms), a space, the channel that wakes it
--- KEYS[4]  the last fencing token of the tag
+-- KEYS[3]  their places: token -> until when it is kept (Unix ms), its time to live (ms), the channel that wakes it
+-- KEYS[4]  is there if who asks has already gone
+-- KEYS[5]  the last fencing token of the tag
 -- ARGV[1]  token of who asks
 -- ARGV[2]  time to live, ms
 -- ARGV[3]  how long to keep a place in the queue without being asked again, ms; 0 to take none
@@ -11,7 +12,7 @@
 -- reply    {fencing token, 0} if the lock is theirs; else {0, ms until the owner's lease ends}
 --
 -- Asking again with the same token claims a grant, or keeps the place.
-local owner, waiting, places, counter = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local owner, waiting, places, counter = KEYS[1], KEYS[2], KEYS[3], KEYS[5]
 local token, keep = ARGV[1], tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -25,6 +26,10 @@ local function take()
   return {fence, 0}
 end
 
+-- This call was overtaken by the one that gives up what it might have got.
+if redis.call('EXISTS', KEYS[4]) == 1 then
+  return {0, redis.call('PTTL', owner)}
+end
 local holder = redis.pcall('GET', owner)
 if holder == token then
   return take()
@@ -44,7 +49,7 @@ if not holder then
       redis.call('LPOP', waiting)
       redis.call('HDEL', places, first)
       redis.call('SET', owner, first, 'PX', ARGV[5])
-      redis.call('PUBLISH', string.match(place, ' (.*)'), first)
+      redis.call('PUBLISH', string.match(place, '^%d+ %d+ (.*)'), first)
       break
     end
   end
@@ -53,7 +58,8 @@ if not holder then
   end
 end
 if keep > 0 then
-  if redis.call('HSET', places, token, string.format('%.0f', now + keep) .. ' ' .. ARGV[4]) == 1 then
+  local place = string.format('%.0f', now + keep) .. ' ' .. ARGV[2] .. ' ' .. ARGV[4]
+  if redis.call('HSET', places, token, place) == 1 then
     redis.call('RPUSH', waiting, token)
   end
   -- Every living waiter asks again before its place is lost, so the queue outlives none of them.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/flatrate/flatrate/internal/lease"
+	"github.com/flatrate/flatrate/internal/wake"
 )
 
 // EndedError says why a lock is no longer held. errors.Is(err, ErrNotHeld) is true of it.
@@ -56,15 +57,15 @@ type Lock struct {
 	locker *Locker
 	name   string
 	token  string
-	keys   []string // own, wait, place
+	keys   []string // of acquire
 	fence  uint64
 	keeper *lease.Keeper
 }
 
 // begin starts to keep the lock that a call sent at sent has taken.
-func (l *Lock) begin(ctx context.Context, keys []string, fence uint64, sent time.Time) {
+func (l *Lock) begin(ctx context.Context, fence uint64, sent time.Time) {
 	cfg := l.locker.cfg
-	l.keys, l.fence = keys, fence
+	l.fence = fence
 	keeping := cfg.Hooks.keeping(l.name)
 	keeping.TTL, keeping.Sent, keeping.MaxHold = cfg.TTL, sent, cfg.MaxHold
 	if !cfg.NoRenewal {
@@ -131,7 +132,11 @@ func (l *Lock) Extend(ctx context.Context, ttl time.Duration) error {
 }
 
 func (l *Lock) extend(ctx context.Context, ttl time.Duration) error {
-	n, err := extend.Exec(ctx, l.locker.client, l.keys[:1], l.token, milliseconds(ttl)).AsInt64()
+	script := l.locker.kind.extend
+	if script == nil {
+		return l.locker.leases.At(l.keys[0], l.token).Extend(ctx, ttl)
+	}
+	n, err := script.Exec(ctx, l.locker.client, l.keys[:1], l.token, milliseconds(ttl)).AsInt64()
 	switch {
 	case err != nil:
 		return err
@@ -149,7 +154,7 @@ func (l *Lock) extend(ctx context.Context, ttl time.Duration) error {
 func (l *Lock) Release(ctx context.Context) error {
 	before := context.Cause(l.Context())
 	l.keeper.End(lease.ErrReleased)
-	held, err := release.Exec(ctx, l.locker.client, l.keys, l.token, claimMs).AsBool()
+	held, err := l.leave(ctx, answered)
 	switch {
 	case err != nil:
 		return fmt.Errorf("lock: release: %w", err)
@@ -159,6 +164,36 @@ func (l *Lock) Release(ctx context.Context) error {
 		return &EndedError{Lost}
 	}
 	return nil
+}
+
+// leave gives up the lock or a place; held is false if the lock was not this one's. A waiter of this
+// process that the lock has gone to is told so, which saves it the round trip of a claim.
+func (l *Lock) leave(ctx context.Context, gone string) (held bool, err error) {
+	client, sent := l.locker.client, time.Now()
+	reply, err := l.locker.kind.release.Exec(ctx, client, l.keys, l.token, claimMs, gone, wake.Channel(client)).ToArray()
+	if err != nil {
+		wake.All(client) // one of them may have got it
+		return false, err
+	}
+	if len(reply) != 3 {
+		return false, fmt.Errorf("the server answered %d values, not 3", len(reply))
+	}
+	n, err := reply[0].AsInt64()
+	if err != nil {
+		return false, err
+	}
+	next, err := reply[1].ToString()
+	if err != nil {
+		return false, err
+	}
+	if next != "" {
+		fence, err := reply[2].AsInt64()
+		if err != nil {
+			return false, err
+		}
+		wake.Tell(client, next, wake.Grant{Fence: uint64(fence), Sent: sent})
+	}
+	return n == 1, nil
 }
 
 // run calls f with a context that ends with ctx and with the lock.
@@ -176,7 +211,7 @@ func runUnder(ctx, held context.Context, f func(context.Context) error) error {
 
 // giveBack releases the lock for a caller who has nothing to do with the outcome, also after ctx ended.
 func (l *Lock) giveBack(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lease.CleanUp)
 	defer cancel()
 	_ = l.Release(ctx) // the time to live ends it where this fails
 }

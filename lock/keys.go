@@ -2,7 +2,6 @@ package lock
 
 import (
 	"crypto/sha256"
-	"fmt"
 	"strconv"
 
 	"github.com/flatrate/flatrate/internal/key"
@@ -14,7 +13,7 @@ type keySpace struct{ space key.Space }
 func newKeySpace(prefix string) (keySpace, error) {
 	s, err := key.NewSpace(prefix, "lock")
 	if err != nil {
-		return keySpace{}, fmt.Errorf("lock: Config.Prefix: %w", err)
+		return keySpace{}, err
 	}
 	return keySpace{s}, nil
 }

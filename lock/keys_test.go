@@ -12,9 +12,14 @@ func TestKeyTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table := []string{keys.key("TAG", "own", "NAME"), keys.key("TAG", "wait", "NAME"), keys.key("TAG", "place", "NAME"), keys.key("TAG", "red", "NAME"), keys.fence("TAG")}
+	table := []string{keys.fence("TAG"), keys.key("TAG", "gone", "TOKEN")}
+	for _, part := range []string{"own", "wait", "place", "sem", "semwait", "semplace", "rw", "rwwait", "rwplace", "red"} {
+		table = append(table, keys.key("TAG", part, "NAME"))
+	}
 	keytable.Check(t, table...)
-	const want = "fr:lock:{TAG}:own:NAME fr:lock:{TAG}:wait:NAME fr:lock:{TAG}:place:NAME fr:lock:{TAG}:red:NAME fr:lock:{TAG}:fence"
+	const want = "fr:lock:{TAG}:fence fr:lock:{TAG}:gone:TOKEN fr:lock:{TAG}:own:NAME fr:lock:{TAG}:wait:NAME fr:lock:{TAG}:place:NAME " +
+		"fr:lock:{TAG}:sem:NAME fr:lock:{TAG}:semwait:NAME fr:lock:{TAG}:semplace:NAME " +
+		"fr:lock:{TAG}:rw:NAME fr:lock:{TAG}:rwwait:NAME fr:lock:{TAG}:rwplace:NAME fr:lock:{TAG}:red:NAME"
 	if got := strings.Join(table, " "); got != want {
 		t.Errorf("the layout is a public contract: %s, want %s", got, want)
 	}

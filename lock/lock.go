@@ -1,4 +1,5 @@
 // Package lock is mutual exclusion between processes: at most one of them holds a name at a time.
+// A [Semaphore] lets a limited number hold it, an [RW] many readers or one writer.
 //
 // [New] makes a Locker of a client. [Locker.Do] is what most callers want: it waits for the lock, runs
 // a func with a context that ends if the lock is lost, and releases it. [Locker.Acquire] and
@@ -17,9 +18,16 @@
 //	key                        type    value                                          ends
 //	fr:lock:{TAG}:own:NAME     string  the owner's token                              after the lock's TTL
 //	fr:lock:{TAG}:wait:NAME    list    the tokens that wait, first come first         3 s after the last one asked
-//	fr:lock:{TAG}:place:NAME   hash    token -> how long its place is kept, channel   3 s after the last one asked
+//	fr:lock:{TAG}:place:NAME   hash    token -> its place: until, TTL, channel        3 s after the last one asked
+//	fr:lock:{TAG}:gone:TOKEN   string  empty: whose call was cut off gets nothing     after 3 s
 //	fr:lock:{TAG}:red:NAME     string  the token of a Redlock's owner, on each server  after the lock's TTL
 //	fr:lock:{TAG}:fence        string  the last fencing token of the tag              never: at most 1,024 keys
+//	fr:lock:{TAG}:sem:NAME       zset  token of a permit -> until when                with the last permit
+//	fr:lock:{TAG}:semwait:NAME   list  the tokens that wait, first come first         3 s after the last one asked
+//	fr:lock:{TAG}:semplace:NAME  hash  token -> its place: until, limit, channel      3 s after the last one asked
+//	fr:lock:{TAG}:rw:NAME        zset  token of a reader or writer -> until when      with the last of them
+//	fr:lock:{TAG}:rwwait:NAME    list  the tokens that wait, first come first         3 s after the last one asked
+//	fr:lock:{TAG}:rwplace:NAME   hash  token -> its place: until, limit, channel      3 s after the last one asked
 //
 // TAG is a number from 0 to 1,023, the first ten bits of the SHA-256 of NAME.
 package lock
@@ -27,14 +35,12 @@ package lock
 import (
 	"context"
 	"crypto/rand"
-	_ "embed"
 	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/flatrate/flatrate/internal/lease"
-	"github.com/flatrate/flatrate/internal/script"
 	"github.com/valkey-io/valkey-go"
 )
 
@@ -51,25 +57,13 @@ const (
 const (
 	place    = 3 * time.Second        // how long a waiter keeps its place without asking again
 	claim    = 100 * time.Millisecond // how long a grant waits for its claim
-	cleanUp  = time.Second            // bounds what is given back after its caller has gone
 	maxTTL   = 365 * 24 * time.Hour
 	placeMs  = "3000"
 	claimMs  = "100"
+	goneMs   = "3000" // how long a call that was cut off may still be on its way
 	noPlace  = "0"
+	answered = "0"
 	anywhere = ""
-)
-
-var (
-	//go:embed acquire.lua
-	acquireLua string
-	//go:embed release.lua
-	releaseLua string
-	//go:embed extend.lua
-	extendLua string
-
-	acquire = script.New(acquireLua)
-	release = script.New(releaseLua)
-	extend  = script.New(extendLua)
 )
 
 // Config says how locks are kept. The zero value is ready to use.
@@ -109,6 +103,8 @@ type Hooks struct {
 // while nobody waits.
 type Locker struct {
 	client valkey.Client
+	leases *lease.Server
+	kind   kind
 	keys   keySpace
 	cfg    Config
 	ttlMs  string
@@ -116,13 +112,15 @@ type Locker struct {
 
 // New returns a Locker on client, which stays the caller's to close. The error names the field of
 // cfg that is wrong.
-func New(client valkey.Client, cfg Config) (*Locker, error) {
+func New(client valkey.Client, cfg Config) (*Locker, error) { return newLocker(client, mutex, cfg) }
+
+func newLocker(client valkey.Client, k kind, cfg Config) (*Locker, error) {
 	if client == nil {
 		return nil, errors.New("lock: client is nil")
 	}
 	keys, err := newKeySpace(cfg.Prefix)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("lock: %s.Prefix: %w", k.config, err)
 	}
 	if cfg.TTL == 0 {
 		cfg.TTL = DefaultTTL
@@ -132,20 +130,20 @@ func New(client valkey.Client, cfg Config) (*Locker, error) {
 	}
 	switch {
 	case checkTTL(cfg.TTL) != nil:
-		return nil, fmt.Errorf("lock: Config.TTL: %w", checkTTL(cfg.TTL))
+		return nil, fmt.Errorf("lock: %s.TTL: %w", k.config, checkTTL(cfg.TTL))
 	case cfg.MaxHold < 0:
-		return nil, fmt.Errorf("lock: Config.MaxHold is %v, less than zero", cfg.MaxHold)
+		return nil, fmt.Errorf("lock: %s.MaxHold is %v, less than zero", k.config, cfg.MaxHold)
 	case cfg.Replicas < 0:
-		return nil, fmt.Errorf("lock: Config.Replicas is %d, less than zero", cfg.Replicas)
+		return nil, fmt.Errorf("lock: %s.Replicas is %d, less than zero", k.config, cfg.Replicas)
 	case cfg.ReplicaTimeout < time.Millisecond:
-		return nil, fmt.Errorf("lock: Config.ReplicaTimeout is %v, less than 1ms", cfg.ReplicaTimeout)
+		return nil, fmt.Errorf("lock: %s.ReplicaTimeout is %v, less than 1ms", k.config, cfg.ReplicaTimeout)
 	}
-	return &Locker{client: client, keys: keys, cfg: cfg, ttlMs: milliseconds(cfg.TTL)}, nil
+	return &Locker{client: client, leases: lease.On(client), kind: k, keys: keys, cfg: cfg, ttlMs: milliseconds(cfg.TTL)}, nil
 }
 
 func checkTTL(ttl time.Duration) error {
-	if ttl < lease.MinTTL || ttl > maxTTL {
-		return fmt.Errorf("%v is not from 1ms to a year", ttl)
+	if ttl < lease.MinTTL || ttl > maxTTL || ttl%time.Millisecond != 0 {
+		return fmt.Errorf("%v is not whole milliseconds, from one to a year", ttl)
 	}
 	return nil
 }
@@ -171,8 +169,8 @@ func (l *Locker) TryAcquire(ctx context.Context, name string) (lock *Lock, ok bo
 }
 
 // Acquire waits until it holds the lock of name, or ctx ends; then the error wraps ctx.Err(). Who came
-// first is served first. One round trip if the lock is free, else three and the wait; none while
-// waiting, but for one in a second that keeps the place.
+// first is served first. One round trip if the lock is free; else two and the wait, in which one a second
+// keeps the place, and a third to claim what another process has released.
 //
 // The end of ctx is not the end of the lock: [Lock.Context] is for that.
 func (l *Locker) Acquire(ctx context.Context, name string) (*Lock, error) {
@@ -209,30 +207,24 @@ func (l *Locker) Do(ctx context.Context, name string, f func(context.Context) er
 
 // attempt is one call's way to a lock.
 type attempt struct {
-	locker *Locker
-	lock   *Lock
-	begin  time.Time
-	keys   []string // of acquire; release takes the first three
+	lock  *Lock
+	begin time.Time
 }
 
 func (l *Locker) attempt(name string) (*attempt, error) {
 	if name == "" {
 		return nil, errors.New("lock: the name is empty")
 	}
-	tag := tag(name)
-	return &attempt{
-		locker: l,
-		lock:   &Lock{locker: l, name: name, token: rand.Text()},
-		begin:  time.Now(),
-		keys:   []string{l.keys.key(tag, "own", name), l.keys.key(tag, "wait", name), l.keys.key(tag, "place", name), l.keys.fence(tag)},
-	}, nil
+	token := l.kind.mark + rand.Text()
+	lock := &Lock{locker: l, name: name, token: token, keys: l.kind.keys(l.keys, name, token)}
+	return &attempt{lock: lock, begin: time.Now()}, nil
 }
 
 // ask asks for the lock once; lock is nil if somebody has it, for so long unless it is renewed.
 func (a *attempt) ask(ctx context.Context, keep, channel string) (lock *Lock, left time.Duration, err error) {
-	l, sent := a.locker, time.Now()
-	args := []string{a.lock.token, l.ttlMs, keep, channel, claimMs}
-	reply, err := l.send(ctx, a.keys, args)
+	l, sent := a.lock.locker, time.Now()
+	args := append([]string{a.lock.token, l.ttlMs, keep, channel, claimMs}, l.kind.args...)
+	reply, err := l.send(ctx, a.lock.keys, args)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -242,19 +234,23 @@ func (a *attempt) ask(ctx context.Context, keep, channel string) (lock *Lock, le
 	if reply[0] == 0 {
 		return nil, time.Duration(reply[1]) * time.Millisecond, nil
 	}
-	a.lock.begin(ctx, a.keys[:3], uint64(reply[0]), sent)
-	if hook := l.cfg.Hooks.Acquired; hook != nil {
-		hook(a.lock.name, time.Since(a.begin))
-	}
-	return a.lock, 0, nil
+	return a.taken(ctx, uint64(reply[0]), sent), 0, nil
 }
 
-// abandon gives back what may have been taken, a place or the lock, although the caller has gone. The
-// server ends both where this fails.
+// taken begins the lock that a call sent at sent has taken.
+func (a *attempt) taken(ctx context.Context, fence uint64, sent time.Time) *Lock {
+	a.lock.begin(ctx, fence, sent)
+	if hook := a.lock.locker.cfg.Hooks.Acquired; hook != nil {
+		hook(a.lock.name, time.Since(a.begin))
+	}
+	return a.lock
+}
+
+// abandon gives back what may have been taken, a place or the lock, although the caller has gone, and
+// lets the server refuse what is still on its way. The server ends all three where this fails.
 func (a *attempt) abandon(ctx context.Context) {
-	go func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
-		defer cancel()
-		_ = release.Exec(ctx, a.locker.client, a.keys[:3], a.lock.token, claimMs).Error()
-	}()
+	lease.GiveBack(ctx, func(ctx context.Context) bool {
+		_, err := a.lock.leave(ctx, goneMs)
+		return err == nil
+	})
 }

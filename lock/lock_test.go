@@ -25,6 +25,7 @@ func TestNewNamesTheField(t *testing.T) {
 	}{
 		{lock.Config{TTL: -1}, "Config.TTL"},
 		{lock.Config{TTL: time.Microsecond}, "Config.TTL"},
+		{lock.Config{TTL: time.Second + time.Microsecond}, "Config.TTL"},
 		{lock.Config{TTL: 2 * 365 * 24 * time.Hour}, "Config.TTL"},
 		{lock.Config{MaxHold: -1}, "Config.MaxHold"},
 		{lock.Config{Replicas: -1}, "Config.Replicas"},
@@ -280,5 +281,99 @@ func TestForeignQueue(t *testing.T) {
 			t.Errorf("%s: the holder was harmed: %v, %v", part, ok, err)
 		}
 		_ = held
+	}
+}
+
+// TestHandOverInOneProcess counts what a release that has a waiter in its own process sends: nothing but
+// itself. The waiter's lock is as good as any: renewed, fenced, and its own to release.
+func TestHandOverInOneProcess(t *testing.T) {
+	s := valkeytest.Start(t)
+	c, ctx := s.Client(), t.Context()
+	l, err := lock.New(c, lock.Config{TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := l.Acquire(ctx, "n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := valkeytest.NewClient(t, s) // counts what is sent by c
+	// A waiter may ask once more at any time, as when its subscription stands: once is enough.
+	for try := 1; ; try++ {
+		got := make(chan *lock.Lock, 1)
+		go func() {
+			next, err := l.Acquire(ctx, "n")
+			if err != nil {
+				t.Error(err)
+			}
+			got <- next
+		}()
+		locktest.InQueue(t, c, "fr", "n", 1)
+		if err := other.Do(ctx, other.B().ConfigResetstat().Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+		if err := held.Release(ctx); err != nil {
+			t.Fatal(err)
+		}
+		next := <-got
+		if next == nil {
+			t.Fatal("not handed over")
+		}
+		stats, err := other.Do(ctx, other.B().Info().Section("commandstats").Build()).ToString()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next.Fence() <= held.Fence() {
+			t.Errorf("fence %d after %d", next.Fence(), held.Fence())
+		}
+		if _, ok, err := l.TryAcquire(ctx, "n"); ok || err != nil {
+			t.Errorf("it is not held: %v, %v", ok, err)
+		}
+		if err := next.Extend(ctx, 0); err != nil {
+			t.Error(err)
+		}
+		held = next
+		if strings.Contains(stats, "cmdstat_evalsha:calls=1,") && !strings.Contains(stats, "cmdstat_publish") {
+			break
+		}
+		if try == 50 {
+			t.Fatalf("more than one call in each of %d:\n%s", try, stats)
+		}
+	}
+	if err := held.Release(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRefused holds what a server that may not write answers.
+func TestRefused(t *testing.T) {
+	for want, refuse := range map[string][2]string{"NOREPLICAS": {"min-replicas-to-write", "1"}, "READONLY": {"replicaof", "127.0.0.1 1"}} {
+		s := valkeytest.Start(t)
+		c, ctx := s.Client(), t.Context()
+		l, err := lock.New(c, lock.Config{TTL: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		held, err := l.Acquire(ctx, "n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := valkeytest.NewClient(t, s)
+		command := []string{"CONFIG", "SET", refuse[0], refuse[1]}
+		if want == "READONLY" {
+			command = append([]string{"REPLICAOF"}, strings.Fields(refuse[1])...)
+		}
+		if err := other.Do(ctx, other.B().Arbitrary(command...).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+		_, ok, err := l.TryAcquire(ctx, "other")
+		for what, err := range map[string]error{"acquire": err, "extend": held.Extend(ctx, 0), "release": held.Release(ctx)} {
+			if err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, lock.ErrNotHeld) {
+				t.Errorf("%s: %v, want %s", what, err, want)
+			}
+		}
+		if ok {
+			t.Errorf("%s: taken", want)
+		}
 	}
 }

@@ -129,12 +129,12 @@ func (l *QuorumLock) Release(ctx context.Context) error {
 
 // drop gives back what each server has given, or may have; it goes on after ctx has ended.
 func (l *QuorumLock) drop(ctx context.Context) tally {
-	return l.poll(ctx, cleanUp, func(ctx context.Context, n *node) error { return n.drop(ctx) })
+	return l.poll(ctx, lease.CleanUp, func(ctx context.Context, n *node) error { return n.drop(ctx) })
 }
 
 // giveBack releases the lock for a caller who has nothing to do with the outcome, also after ctx ended.
 func (l *QuorumLock) giveBack(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lease.CleanUp)
 	defer cancel()
 	_ = l.Release(ctx) // the time to live ends it where this fails
 }

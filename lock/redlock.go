@@ -54,7 +54,7 @@ type RedlockConfig struct {
 // that lost its data only after the longest TTL has passed. The same goes for an evicted key
 // (use noeviction), and for a server whose clock jumps; a clock that runs up to 1% fast is allowed for.
 type Redlock struct {
-	clients []valkey.Client
+	servers []*lease.Server
 	keys    keySpace
 	cfg     RedlockConfig
 	quorum  int
@@ -91,8 +91,12 @@ func NewRedlock(clients []valkey.Client, cfg RedlockConfig) (*Redlock, error) {
 	case cfg.Retry < time.Millisecond:
 		return nil, fmt.Errorf("lock: RedlockConfig.Retry is %v, less than 1ms", cfg.Retry)
 	}
+	servers := make([]*lease.Server, len(clients))
+	for i, client := range clients {
+		servers[i] = lease.On(client)
+	}
 	return &Redlock{
-		clients: append([]valkey.Client(nil), clients...),
+		servers: servers,
 		keys:    keys, cfg: cfg, quorum: len(clients)/2 + 1,
 	}, nil
 }
@@ -118,8 +122,8 @@ func checkClients(clients []valkey.Client) error {
 }
 
 func checkRedlockTTL(ttl time.Duration) error {
-	if ttl < minRedlockTTL || ttl > maxTTL {
-		return fmt.Errorf("%v is not from 10ms to a year", ttl)
+	if ttl < minRedlockTTL || ttl > maxTTL || ttl%time.Millisecond != 0 {
+		return fmt.Errorf("%v is not whole milliseconds, from 10ms to a year", ttl)
 	}
 	return nil
 }
@@ -197,8 +201,8 @@ func (r *Redlock) round(ctx context.Context, name string) (*QuorumLock, error) {
 	}
 	key, token := r.keys.key(tag(name), "red", name), lease.NewToken()
 	l := &QuorumLock{redlock: r, name: name, extending: make(chan struct{}, 1)}
-	for _, client := range r.clients {
-		l.nodes = append(l.nodes, newNode(lease.At(client, key, token)))
+	for _, server := range r.servers {
+		l.nodes = append(l.nodes, newNode(server.At(key, token)))
 	}
 	sent := time.Now()
 	t := l.poll(ctx, r.cfg.NodeTimeout, func(ctx context.Context, n *node) error { return n.take(ctx, r.cfg.TTL) })

@@ -12,10 +12,10 @@ import (
 // connection.
 func (l *Locker) send(ctx context.Context, keys, args []string) (reply []int64, err error) {
 	if l.cfg.Replicas == 0 {
-		return acquire.Exec(ctx, l.client, keys, args...).AsIntSlice()
+		return l.kind.acquire.Exec(ctx, l.client, keys, args...).AsIntSlice()
 	}
 	err = l.client.Dedicated(func(conn valkey.DedicatedClient) error {
-		reply, err = acquire.Eval(ctx, conn, keys, args...).AsIntSlice()
+		reply, err = l.kind.acquire.Eval(ctx, conn, keys, args...).AsIntSlice()
 		if err != nil || len(reply) == 0 || reply[0] == 0 {
 			return err
 		}

@@ -10,12 +10,14 @@ import (
 // wait stands in the queue until the lock is granted and claimed, or ctx ends.
 //
 // A wake-up may be lost, so every waiter asks again: when the owner's lease ends, when the
-// subscription breaks, and in time to keep its place. Asking again is what claims a grant.
+// subscription breaks, and in time to keep its place. Asking again is what claims a grant, but for one
+// by a holder in this process: that needs no proof that the waiter still lives.
 func (a *attempt) wait(ctx context.Context) (*Lock, error) {
-	if hook := a.locker.cfg.Hooks.Waiting; hook != nil {
+	l := a.lock.locker
+	if hook := l.cfg.Hooks.Waiting; hook != nil {
 		hook(a.lock.name)
 	}
-	w := wake.Join(ctx, a.locker.client, a.lock.token)
+	w := wake.Join(ctx, l.client, a.lock.token)
 	defer w.Leave()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -31,7 +33,11 @@ func (a *attempt) wait(ctx context.Context) (*Lock, error) {
 		}
 		timer.Reset(sleep)
 		select {
-		case <-w.Woken:
+		case granted := <-w.Woken:
+			// With replicas to wait for, asking again is what waits for them.
+			if granted.Fence != 0 && l.cfg.Replicas == 0 {
+				return a.taken(ctx, granted.Fence, granted.Sent), nil
+			}
 		case <-timer.C:
 		case <-ctx.Done():
 			return nil, ctx.Err()

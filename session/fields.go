@@ -12,14 +12,23 @@ import (
 	"time"
 )
 
-// MaxFields is how many members a value may have: what a script can hand to one command.
+// MaxFields is how many members a session may have, those that other versions of the program wrote
+// included: what a script can hand to one command.
 const MaxFields = 1000
 
 // fields are the members of a value's JSON object, each encoded.
 type fields map[string]string
 
-// encode splits a value into its members.
+// encode splits a value that is to be saved into its members.
 func encode(value any) (fields, error) {
+	f, err := split(value)
+	if len(f) > MaxFields {
+		return nil, fmt.Errorf("session: value: %d members, more than %d", len(f), MaxFields)
+	}
+	return f, err
+}
+
+func split(value any) (fields, error) {
 	b, err := json.Marshal(value)
 	if err != nil {
 		return nil, fmt.Errorf("session: value: %w", err)
@@ -27,9 +36,6 @@ func encode(value any) (fields, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(b, &members); err != nil || members == nil {
 		return nil, fmt.Errorf("session: value: a %T does not encode as a JSON object", value)
-	}
-	if len(members) > MaxFields {
-		return nil, fmt.Errorf("session: value: %d members, more than %d", len(members), MaxFields)
 	}
 	f := make(fields, len(members))
 	for name, raw := range members {
@@ -43,10 +49,10 @@ func encode(value any) (fields, error) {
 
 // decode joins the members that the server holds. Members that T lacks are passed over: Set leaves
 // them as they are, since a newer version of the program may have written them.
-func decode[T any](hash map[string]string) (value T, err error) {
+func decode[T any](hash map[string]string, known names) (value T, err error) {
 	var b bytes.Buffer
 	for name, raw := range hash {
-		if strings.HasPrefix(name, "@") {
+		if strings.HasPrefix(name, "@") || !known.has(name) {
 			continue
 		}
 		quoted, err := json.Marshal(name)

@@ -6,7 +6,8 @@
 // [Manager.Delete] ends it. A session that has ended never comes back: neither Get nor Set makes one.
 //
 // The value must encode as a JSON object; each member is a field of its own in the server, so that two
-// requests which change different members don't undo each other. The server keeps a digest of the
+// requests which change different members don't undo each other. Names count as they are spelled:
+// "User" is not "user". The server keeps a digest of the
 // token, not the token: who reads its memory or a dump can't take over a session.
 //
 // # Keys
@@ -23,6 +24,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -36,6 +38,8 @@ const DefaultIdle = 30 * time.Minute
 
 // created is the field that every session has. Names that begin with '@' are the package's own.
 const created = "@created"
+
+var maxFields = strconv.Itoa(MaxFields)
 
 //go:embed create.lua
 var createLua string
@@ -61,6 +65,7 @@ type Config struct {
 type Manager[T any] struct {
 	client valkey.Client
 	keys   key.Space
+	names  names
 	idle   time.Duration
 	idleMs string
 }
@@ -90,12 +95,13 @@ func New[T any](client valkey.Client, cfg Config) (*Manager[T], error) {
 	if cfg.Idle == 0 {
 		cfg.Idle = DefaultIdle
 	}
-	if cfg.Idle < time.Millisecond {
-		return nil, fmt.Errorf("session: Config.Idle is %v, less than 1ms", cfg.Idle)
+	if cfg.Idle < time.Millisecond || cfg.Idle%time.Millisecond != 0 {
+		return nil, fmt.Errorf("session: Config.Idle is %v, not a whole number of milliseconds above zero", cfg.Idle)
 	}
 	return &Manager[T]{
 		client: client,
 		keys:   keys,
+		names:  namesOf(reflect.TypeFor[T]()),
 		idle:   cfg.Idle,
 		idleMs: strconv.FormatInt(cfg.Idle.Milliseconds(), 10),
 	}, nil
@@ -141,10 +147,10 @@ func (m *Manager[T]) Get(ctx context.Context, token string) (s *Session[T], ok b
 	if s.Created, err = createdAt(hash); err != nil {
 		return nil, false, err
 	}
-	if s.Value, err = decode[T](hash); err != nil {
+	if s.Value, err = decode[T](hash, m.names); err != nil {
 		return nil, false, err
 	}
-	if s.stored, err = encode(s.Value); err != nil {
+	if s.stored, err = split(s.Value); err != nil {
 		return nil, false, err
 	}
 	return s, true, nil
@@ -152,23 +158,30 @@ func (m *Manager[T]) Get(ctx context.Context, token string) (s *Session[T], ok b
 
 // Set saves the members of s.Value that changed since s was created, read or last saved, and puts
 // off its end by the idle timeout; ok is false if the session has ended, and then nothing is saved.
-// One round trip.
+// Nothing is saved either, and that is an error, if the session would have more than [MaxFields] members
+// with those that others have saved meanwhile. One round trip.
 func (m *Manager[T]) Set(ctx context.Context, s *Session[T]) (ok bool, err error) {
+	if s == nil {
+		return false, errors.New("session: set: the session is nil")
+	}
 	now, err := encode(s.Value)
 	if err != nil {
 		return false, err
 	}
 	removed, changed := s.stored.diff(now)
-	args := append([]string{m.idleMs, strconv.Itoa(len(removed))}, removed...)
+	args := append([]string{m.idleMs, maxFields, strconv.Itoa(len(removed))}, removed...)
 	args = changed.appendTo(args)
-	ok, err = set.Exec(ctx, m.client, []string{m.key(s.Token)}, args...).AsBool()
-	if err != nil {
+	saved, err := set.Exec(ctx, m.client, []string{m.key(s.Token)}, args...).AsInt64()
+	switch {
+	case err != nil:
 		return false, fmt.Errorf("session: set: %w", err)
+	case saved < 0:
+		return false, fmt.Errorf("session: set: the session would have more than %d members", MaxFields)
+	case saved == 0:
+		return false, nil
 	}
-	if ok {
-		s.stored = now
-	}
-	return ok, nil
+	s.stored = now
+	return true, nil
 }
 
 // Delete ends the session of a token, as a logout does. Ending one that has ended is no error. One

@@ -26,6 +26,7 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"Jitter", jitter},
 		{"Keys", keys},
 		{"Types", types},
+		{"Interfaces", interfaces},
 		{"ForeignValues", foreignValues},
 		{"Model", model},
 	} {
@@ -191,6 +192,26 @@ func types(t *testing.T, env valkeytest.Env) {
 	funcs := newCache[func()](t, env, cache.Config{})
 	if err := funcs.Set(t.Context(), "k", func() {}); err == nil {
 		t.Error("a func was stored")
+	}
+}
+
+// interfaces holds that the type of the cache, not that of the value, says how a value is stored.
+func interfaces(t *testing.T, env valkeytest.Env) {
+	c := newCache[any](t, env, cache.Config{})
+	for _, value := range []any{"text", "", `"quoted"`, "7", 7.5, true, nil, []any{"x", nil}, map[string]any{"a": "b"}} {
+		put(t, c, "k", value)
+		want(t, c, "k", value)
+	}
+	put[any](t, c, "bytes", []byte("\x00\xff")) // JSON has none
+	want[any](t, c, "bytes", "AP8=")
+	for _, key := range []string{"loaded", "loaded"} {
+		got, err := c.GetOrLoad(t.Context(), key, func(context.Context) (any, error) { return nil, nil })
+		if err != nil || got != nil {
+			t.Errorf("GetOrLoad of nil: %v, %v", got, err)
+		}
+	}
+	if _, err := c.GetOrLoad(t.Context(), "none", nil); err == nil {
+		t.Error("a nil load is no error")
 	}
 }
 

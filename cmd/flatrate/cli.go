@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+	"github.com/flatrate/flatrate/cmd/flatrate/internal/report"
 )
 
 // The exit codes, see docs/cli.md.
@@ -37,9 +38,23 @@ type stdio struct {
 	out, err io.Writer
 }
 
-// warn writes one line to standard error.
+// warn writes one line to standard error. What is in it may be anybody's.
 func (s stdio) warn(format string, args ...any) {
-	_, _ = fmt.Fprintf(s.err, "flatrate: "+format+"\n", args...)
+	_, _ = fmt.Fprintf(s.err, "flatrate: %s\n", report.Printable(fmt.Sprintf(format, args...)))
+}
+
+// failing is a writer that remembers its first error.
+type failing struct {
+	io.Writer
+	err error
+}
+
+func (w *failing) Write(p []byte) (n int, err error) {
+	n, err = w.Writer.Write(p)
+	if w.err == nil {
+		w.err = err
+	}
+	return n, err
 }
 
 // usageError is a wrong flag or argument that the parser can't see.
@@ -51,11 +66,12 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 func run(ctx context.Context, args []string, io stdio) int {
 	var cli commands
 	exited := -1 // set by --help
+	help := &failing{Writer: io.out}
 	parser, err := kong.New(&cli,
 		kong.Name("flatrate"),
 		kong.Description("One Valkey at a flat rate in place of metered services. Every flag can be set as FLATRATE_FLAG."),
 		kong.DefaultEnvars("FLATRATE"),
-		kong.Writers(io.out, io.err),
+		kong.Writers(help, io.err),
 		kong.Exit(func(code int) { exited = code }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
@@ -69,6 +85,10 @@ func run(ctx context.Context, args []string, io stdio) int {
 		args = []string{"--help"}
 	}
 	parsed, err := parser.Parse(args)
+	if help.err != nil {
+		io.warn("%v", help.err)
+		return exitError
+	}
 	if exited >= 0 {
 		return exited
 	}
@@ -91,13 +111,26 @@ func exitCode(ctx context.Context, err error, io stdio) int {
 		io.warn("interrupted")
 		return exitInterrupted
 	}
-	for line := range strings.Lines(err.Error()) { // joined errors stand on a line each
-		io.warn("%s", strings.TrimSuffix(line, "\n"))
+	for _, err := range joined(err) {
+		io.warn("%v", err)
 	}
 	if errors.As(err, new(usageError)) {
 		return exitUsage
 	}
 	return exitError
+}
+
+// joined takes apart what errors.Join has joined. Another error is one, whatever lines its text may have.
+func joined(err error) []error {
+	several, ok := err.(interface{ Unwrap() []error })
+	if !ok || errors.Join(several.Unwrap()...).Error() != err.Error() {
+		return []error{err}
+	}
+	var all []error
+	for _, one := range several.Unwrap() {
+		all = append(all, joined(one)...)
+	}
+	return all
 }
 
 // onCommandLine says whether a flag stands on the command line, and not only in the environment.

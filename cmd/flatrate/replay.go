@@ -67,7 +67,7 @@ func (c *replayCmd) Run(ctx context.Context, g globals, io stdio) error {
 	if c.Output == "json" {
 		err = errors.Join(result.JSON(io.out), log.explain(err))
 	} else {
-		err = errors.Join(result.Table(io.out, log.name, c.config()), log.explain(err))
+		err = errors.Join(result.Table(io.out, report.Printable(log.name), c.config()), log.explain(err))
 	}
 	return err
 }
@@ -149,6 +149,10 @@ func (c *replayCmd) run(ctx context.Context, client valkey.Client, cfg replay.Co
 	}
 	if more := outcome.Skipped - int64(len(outcome.Skips)); more > 0 {
 		io.warn("skipped %s more lines", report.Count(more))
+	}
+	if a := outcome.Ahead; a.Hidden > 0 {
+		io.warn("warning: line %s is dated %s; lines behind it that are older by an hour or more count at that time: %s",
+			report.Count(a.Line), a.Time.UTC().Format(time.RFC3339), report.Count(a.Hidden))
 	}
 	return outcome, err
 }

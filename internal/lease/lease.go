@@ -9,6 +9,8 @@ import (
 	"crypto/rand"
 	_ "embed"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/flatrate/flatrate/internal/script"
@@ -17,9 +19,6 @@ import (
 
 // MinTTL is the shortest time to live: the server counts in milliseconds.
 const MinTTL = time.Millisecond
-
-// cleanUp bounds the attempt to drop a lease of which nobody knows whether it was taken.
-const cleanUp = time.Second
 
 //go:embed extend.lua
 var extendLua string
@@ -32,33 +31,41 @@ var (
 	drop   = script.New(dropLua)
 )
 
+// Server is where leases are. It remembers which commands the server lacks: SET with IFEQ is of Valkey
+// 8.1, DELIFEQ of 9.0; where they are not, scripts do the same. It is safe for concurrent use.
+type Server struct {
+	client         valkey.Client
+	noIfEq, noDrop atomic.Bool
+}
+
+// On returns the Server that client talks to, for as long as the client is used.
+func On(client valkey.Client) *Server { return &Server{client: client} }
+
 // Lease is a key that has, or may get, one owner. It is safe for concurrent use.
 type Lease struct {
-	client     valkey.Client
+	server     *Server
 	key, token string
-	whole      bool
 }
 
 // NewToken returns an owner's token that nobody else has.
 func NewToken() string { return rand.Text() }
 
-// At returns the lease of key for the owner with a token, for the same one on several servers; nothing
-// is sent. It sends its scripts whole: where loading one waits for a server that hangs, the calls to
-// the others would wait with it.
-func At(client valkey.Client, key, token string) *Lease {
-	return &Lease{client: client, key: key, token: token, whole: true}
-}
+// At returns the lease of key for the owner with a token; nothing is sent.
+func (s *Server) At(key, token string) *Lease { return &Lease{s, key, token} }
 
 // Take takes the lease of key for ttl, at least [MinTTL] and cut to whole milliseconds; ok is false
 // if another owner has it. If the answer is lost, so that it may have been taken for nobody, Take
-// drops it in the background: at worst it lasts until ttl has passed.
-func Take(ctx context.Context, client valkey.Client, key string, ttl time.Duration) (l *Lease, ok bool, err error) {
-	l = &Lease{client: client, key: key, token: NewToken()}
-	if ok, err = l.Take(ctx, ttl); ok {
-		return l, true, nil
+// tries to drop it in the background: at worst it lasts until ttl has passed.
+func (s *Server) Take(ctx context.Context, key string, ttl time.Duration) (l *Lease, ok bool, err error) {
+	mine := s.At(key, NewToken())
+	if ok, err = mine.Take(ctx, ttl); ok {
+		return mine, true, nil
 	}
-	if err != nil && !answered(err) {
-		go l.abandon(context.WithoutCancel(ctx))
+	if _, answered := valkey.IsValkeyErr(err); err != nil && !answered {
+		GiveBack(ctx, func(ctx context.Context) bool {
+			dropped, _ := mine.Drop(ctx)
+			return dropped // what was not there may still be on its way
+		})
 	}
 	return nil, false, err
 }
@@ -66,7 +73,8 @@ func Take(ctx context.Context, client valkey.Client, key string, ttl time.Durati
 // Take takes the lease for ttl; ok is false if it has an owner. If the answer is lost, it is the
 // caller's to drop.
 func (l *Lease) Take(ctx context.Context, ttl time.Duration) (ok bool, err error) {
-	err = l.client.Do(ctx, l.client.B().Set().Key(l.key).Value(l.token).Nx().Px(ttl).Build()).Error()
+	c := l.server.client
+	err = c.Do(ctx, c.B().Set().Key(l.key).Value(l.token).Nx().Px(ttl).Build()).Error()
 	if valkey.IsValkeyNil(err) {
 		return false, nil
 	}
@@ -74,9 +82,25 @@ func (l *Lease) Take(ctx context.Context, ttl time.Duration) (ok bool, err error
 }
 
 // Extend gives the lease a new time to live from now on; the error is [ErrTaken] or [ErrGone] if it is
-// no longer this owner's.
+// no longer this owner's. A lease that is gone is never made again.
 func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
-	switch n, err := l.run(ctx, extend, strconv.FormatInt(ttl.Milliseconds(), 10)).AsInt64(); {
+	ms := strconv.FormatInt(ttl.Milliseconds(), 10)
+	if !l.server.noIfEq.Load() {
+		c := l.server.client
+		err := c.Do(ctx, c.B().Arbitrary("SET").Keys(l.key).Args(l.token, "IFEQ", l.token, "PX", ms).Build()).Error()
+		if err == nil {
+			return nil
+		}
+		refused, answered := valkey.IsValkeyErr(err)
+		if !answered && !valkey.IsValkeyNil(err) {
+			return err
+		}
+		if answered && lacks(refused) {
+			l.server.noIfEq.Store(true)
+		}
+		// Nil says that it is not ours, and the script whose. It also extends where memory is full.
+	}
+	switch n, err := extend.Exec(ctx, l.server.client, []string{l.key}, l.token, ms).AsInt64(); {
 	case err != nil:
 		return err
 	case n == 0:
@@ -89,25 +113,22 @@ func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
 
 // Drop gives the lease back; ok is false if it was no longer this owner's. It harms no other owner.
 func (l *Lease) Drop(ctx context.Context) (ok bool, err error) {
-	return l.run(ctx, drop).AsBool()
-}
-
-func (l *Lease) run(ctx context.Context, s *script.Script, args ...string) valkey.ValkeyResult {
-	args = append([]string{l.token}, args...)
-	if l.whole {
-		return s.Eval(ctx, l.client, []string{l.key}, args...)
+	if !l.server.noDrop.Load() {
+		c := l.server.client
+		ok, err = c.Do(ctx, c.B().Arbitrary("DELIFEQ").Keys(l.key).Args(l.token).Build()).AsBool()
+		refused, answered := valkey.IsValkeyErr(err)
+		if err == nil || !answered {
+			return ok, err
+		}
+		if lacks(refused) {
+			l.server.noDrop.Store(true)
+		}
 	}
-	return s.Exec(ctx, l.client, []string{l.key}, args...)
+	return drop.Exec(ctx, l.server.client, []string{l.key}, l.token).AsBool()
 }
 
-func (l *Lease) abandon(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, cleanUp)
-	defer cancel()
-	_, _ = l.Drop(ctx) // the time to live ends it where this fails
-}
-
-// answered tells an error that the server sent from a lost answer.
-func answered(err error) bool {
-	_, ok := valkey.IsValkeyErr(err)
-	return ok
+// lacks tells a server that does not know a command or its option from one that refuses the call.
+func lacks(err *valkey.ValkeyError) bool {
+	text := strings.ToLower(err.Error())
+	return strings.Contains(text, "syntax error") || strings.Contains(text, "unknown command")
 }

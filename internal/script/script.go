@@ -6,56 +6,66 @@ package script
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/valkey-io/valkey-go"
 )
 
-// Script is one embedded script. It is safe for concurrent use.
+// patience bounds the loading of a script for callers whose context does not.
+const patience = 2 * time.Second
+
+// Script is one embedded script. It is safe for concurrent use, with any number of clients.
 type Script struct {
 	source string
-	lua    *valkey.Lua
-	loaded atomic.Bool
-	// loading is held by the one call that loads the script: valkey.Lua would queue the others on a
-	// mutex, where a server that doesn't answer keeps them past their context.
-	loading chan struct{}
+	// sha is the script's SHA-1 as a server computed it, so that a program restricted to FIPS algorithms
+	// can import the blocks. It is the same on all servers: no call waits for another one to learn it, since
+	// that one's server may be away.
+	sha atomic.Pointer[string]
 }
 
-// New makes a Script of its source. Nothing is sent and nothing is hashed until the first Exec: the
-// server computes the SHA-1, so that a program restricted to FIPS algorithms can import the blocks.
-func New(source string) *Script {
-	return &Script{
-		source:  source,
-		lua:     valkey.NewLuaScript(source, valkey.WithLoadSHA1(true)),
-		loading: make(chan struct{}, 1),
-	}
-}
+// New makes a Script of its source. Nothing is sent until the first Exec.
+func New(source string) *Script { return &Script{source: source} }
 
 // Exec runs the script: one round trip, after a first one per process that loads it, and one more
 // wherever a server (after a restart, or another node of a cluster) doesn't have it yet. It is never
-// sent twice to a server that may have run it.
+// sent twice to a server that may have run it. The loading ends with ctx, and after 2 s at most.
 func (s *Script) Exec(ctx context.Context, client valkey.Client, keys []string, args ...string) valkey.ValkeyResult {
-	if !s.loaded.Load() {
-		select {
-		case s.loading <- struct{}{}:
-		case <-ctx.Done():
-			return valkey.NewErrorResult(ctx.Err())
+	sha := s.sha.Load()
+	if sha == nil {
+		var err error
+		if sha, err = s.load(ctx, client); err != nil {
+			return valkey.NewErrorResult(err)
 		}
-		if !s.loaded.Load() {
-			defer func() { <-s.loading }()
-			result := s.lua.Exec(ctx, client, keys, args)
-			if err := result.Error(); err == nil || valkey.IsValkeyNil(err) {
-				s.loaded.Store(true)
-			}
-			return result
-		}
-		<-s.loading
 	}
-	return s.lua.Exec(ctx, client, keys, args)
+	run := client.B().Evalsha().Sha1(*sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+	result := client.Do(ctx, run)
+	if err, ok := valkey.IsValkeyErr(result.Error()); ok && err.IsNoScript() {
+		return s.Eval(ctx, client, keys, args...)
+	}
+	return result
 }
 
-// Eval runs the script in one round trip, in which the whole script is sent: for one connection, and
-// for a call that must not wait until another one has loaded the script.
+func (s *Script) load(ctx context.Context, client valkey.Client) (*string, error) {
+	bounded, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	load := client.B().ScriptLoad().Script(s.source).Build()
+	if client.Mode() == valkey.ClientModeCluster {
+		load = load.ToRetryable() // any node will do, also when the first one asked is gone
+	}
+	sha, err := client.Do(bounded, load).ToString()
+	switch {
+	case err == nil:
+		s.sha.Store(&sha)
+		return &sha, nil
+	case bounded.Err() != nil && ctx.Err() == nil:
+		return nil, fmt.Errorf("the script was not loaded within %v: %w", patience, err)
+	}
+	return nil, err
+}
+
+// Eval runs the script in one round trip, in which the whole script is sent: for one connection.
 func (s *Script) Eval(ctx context.Context, conn valkey.CoreClient, keys []string, args ...string) valkey.ValkeyResult {
 	return conn.Do(ctx, conn.B().Eval().Script(s.source).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build())
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -128,4 +129,92 @@ func TestNobodyWaitsPastTheContext(t *testing.T) {
 		})
 	}
 	callers.Wait()
+}
+
+// TestADeadServerIsNobodyElses makes the first call of a script wait for a server that hangs: a caller
+// of another server must not wait with it.
+func TestADeadServerIsNobodyElses(t *testing.T) {
+	hung, well := valkeytest.Start(t), valkeytest.Start(t).Client()
+	s, asked := script.New(add), make(chan struct{}, 1)
+	dead := witness{hung.Client(), asked}
+	hung.Pause()
+	defer hung.Resume()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Exec(ctx, dead, []string{"k"}, "1").Error() }()
+	<-asked
+	patient, done := context.WithTimeout(t.Context(), 2*time.Second)
+	defer done()
+	if n, err := s.Exec(patient, well, []string{"k"}, "1").AsInt64(); err != nil || n != 1 {
+		t.Errorf("%d, %v", n, err)
+	}
+	cancel()
+	if err := <-ended; err == nil {
+		t.Error("a server that hangs answered")
+	}
+}
+
+// witness tells when its client is about to be asked.
+type witness struct {
+	valkey.Client
+	asked chan<- struct{}
+}
+
+func (w witness) Do(ctx context.Context, cmd valkey.Completed) valkey.ValkeyResult {
+	w.asked <- struct{}{}
+	return w.Client.Do(ctx, cmd)
+}
+
+// TestFirstCallEnds makes the first call of a script without a deadline, through a client that repeats
+// what it may repeat for ever, while the server is gone.
+func TestFirstCallEnds(t *testing.T) {
+	for name, start := range map[string]func(t *testing.T) (valkey.Client, *valkeytest.Server){
+		"server": func(t *testing.T) (valkey.Client, *valkeytest.Server) {
+			s := valkeytest.Start(t)
+			return s.Client(), s
+		},
+		"cluster": func(t *testing.T) (valkey.Client, *valkeytest.Server) {
+			nodes := valkeytest.Cluster(t, 1)
+			return nodes.Client(), nodes.Servers[0]
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, server := start(t)
+			server.Kill()
+			ended := make(chan error, 1)
+			go func() { ended <- script.New(add).Exec(context.Background(), c, []string{"k"}, "1").Error() }()
+			select {
+			case err := <-ended:
+				if err == nil {
+					t.Error("a dead server answered")
+				}
+			case <-time.After(30 * time.Second):
+				t.Error("the call did not end")
+			}
+		})
+	}
+}
+
+// TestLoadingOutlivesANode loads through a cluster of which the node that is asked first may be gone.
+func TestLoadingOutlivesANode(t *testing.T) {
+	nodes := valkeytest.ClusterWith(t, 3, valkeytest.Config{Args: []string{"--cluster-require-full-coverage", "no"}})
+	c := nodes.Client()
+	var key string // of a slot of the last node
+	for n := 0; ; n++ {
+		key = strconv.Itoa(n)
+		slot, err := c.Do(t.Context(), c.B().ClusterKeyslot().Key(key).Build()).AsInt64()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slot >= 2*16384/3+1 {
+			break
+		}
+	}
+	nodes.Servers[0].Kill()
+	for range 10 { // the node that loads is random
+		if err := script.New(add).Exec(t.Context(), c, []string{key}, "1").Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -23,10 +23,17 @@ const (
 	lastWait  = time.Second           // ... up to this
 )
 
+// Grant is what a waiter may be told by its own process. The zero value says: ask again.
+type Grant struct {
+	Fence uint64
+	Sent  time.Time // of the call that the server granted it in
+}
+
 // Waiter is one who waits. It is not safe for concurrent use.
 type Waiter struct {
-	// Woken receives when the id was published, or when the subscription broke or stood again.
-	Woken <-chan struct{}
+	// Woken receives when the id was published, when the subscription broke or stood again, and what
+	// [Tell] has for the id.
+	Woken <-chan Grant
 
 	hub *hub
 	id  string
@@ -40,13 +47,13 @@ type hub struct {
 	first   chan struct{} // closed once the subscription stands, or could not be made
 
 	mu      sync.Mutex
-	waiters map[string]chan struct{}
+	waiters map[string]chan Grant
 	heard   bool // the subscription stands
 	idle    *time.Timer
 }
 
 var (
-	mu   sync.Mutex // taken before a hub's
+	mu   sync.RWMutex // taken before a hub's
 	hubs = map[valkey.Client]*hub{}
 )
 
@@ -87,7 +94,7 @@ func (w *Waiter) Leave() {
 	}
 }
 
-func join(client valkey.Client, id string) (*hub, <-chan struct{}) {
+func join(client valkey.Client, id string) (*hub, <-chan Grant) {
 	mu.Lock()
 	defer mu.Unlock()
 	shared := reflect.TypeOf(client).Comparable()
@@ -102,14 +109,14 @@ func join(client valkey.Client, id string) (*hub, <-chan struct{}) {
 			channel: "fr:wake:" + rand.Text()[:16],
 			quit:    quit,
 			first:   make(chan struct{}),
-			waiters: map[string]chan struct{}{},
+			waiters: map[string]chan Grant{},
 		}
 		if shared {
 			hubs[client] = h
 		}
 		go h.run(running)
 	}
-	woken := make(chan struct{}, 1)
+	woken := make(chan Grant, 1)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.waiters[id] = woken
@@ -217,9 +224,54 @@ func (h *hub) wake(id string) {
 	}
 }
 
-func poke(c chan struct{}) {
+func poke(c chan Grant) {
 	select {
-	case c <- struct{}{}:
+	case c <- Grant{}:
 	default: // it has not heard the last one yet
 	}
+}
+
+// Channel is where the waiters of client are woken; "" if it has none, or a type that is not comparable.
+func Channel(client valkey.Client) string {
+	if h := find(client); h != nil {
+		return h.channel
+	}
+	return ""
+}
+
+// Tell tells the waiter of an id, if it still waits, what the server answered to somebody else.
+func Tell(client valkey.Client, id string, what Grant) {
+	h := find(client)
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c, ok := h.waiters[id]
+	if !ok {
+		return
+	}
+	select {
+	case <-c: // it knows more now than that it should ask
+	default:
+	}
+	c <- what
+}
+
+// All tells all waiters of client to ask again.
+func All(client valkey.Client) {
+	if h := find(client); h != nil {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.wakeAll()
+	}
+}
+
+func find(client valkey.Client) *hub {
+	if !reflect.TypeOf(client).Comparable() {
+		return nil
+	}
+	mu.RLock()
+	defer mu.RUnlock()
+	return hubs[client]
 }

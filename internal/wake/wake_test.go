@@ -109,3 +109,29 @@ func TestServerAway(t *testing.T) {
 		t.Errorf("a subscription that does not stand: fallback %v", w.Fallback())
 	}
 }
+
+// TestTell holds that a waiter hears what its own process knows, even if it was woken before, and that
+// nobody else does.
+func TestTell(t *testing.T) {
+	s := valkeytest.Start(t)
+	ctx, c := t.Context(), s.Client()
+	if wake.Channel(c) != "" {
+		t.Error("a channel without a waiter")
+	}
+	one, two := wake.Join(ctx, c, "one"), wake.Join(ctx, c, "two")
+	defer two.Leave()
+	if wake.Channel(c) != one.Channel() {
+		t.Errorf("%q, %q", wake.Channel(c), one.Channel())
+	}
+	wake.All(c) // both have a wake-up that they did not hear
+	wake.Tell(c, "one", wake.Grant{Fence: 7})
+	wake.Tell(c, "nobody", wake.Grant{Fence: 8})
+	if got := <-one.Woken; got.Fence != 7 {
+		t.Errorf("one was told %d", got.Fence)
+	}
+	if got := <-two.Woken; got.Fence != 0 {
+		t.Errorf("two was told %d", got.Fence)
+	}
+	one.Leave()
+	wake.Tell(c, "one", wake.Grant{Fence: 9}) // too late: it must not block
+}

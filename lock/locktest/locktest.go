@@ -33,6 +33,17 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"Several", several},
 		{"Lead", lead},
 		{"Model", model},
+		{"Permits", permits},
+		{"DeadPermit", deadPermit},
+		{"PermitOrder", permitOrder},
+		{"PermitCrowd", permitCrowd},
+		{"PermitModel", permitModel},
+		{"ReadWrite", readWrite},
+		{"DeadWriter", deadWriter},
+		{"Fair", fair},
+		{"ReadersBehind", readersBehind},
+		{"ReadWriteCrowd", readWriteCrowd},
+		{"ReadWriteModel", readWriteModel},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, env) })
 	}

@@ -12,6 +12,7 @@ import (
 var areas = []Area{
 	connectArea(),
 	lockArea(),
+	redlockArea(),
 	ratelimitArea(),
 }
 

@@ -41,7 +41,8 @@ var mutexModel = porcupine.Model{
 		case in.release:
 			return false, s
 		case out.ok:
-			return s.holder == 0 && out.fence > s.fence, mutex{out.token, out.fence}
+			grown := out.fence > s.fence || out.fence == 0 // 0: a lock that has no fence
+			return s.holder == 0 && grown, mutex{out.token, out.fence}
 		default:
 			return s.holder != 0, s // TryAcquire fails only while somebody has it
 		}

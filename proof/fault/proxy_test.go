@@ -12,10 +12,10 @@ import (
 // firewall does: the connections stay open and nothing arrives.
 type proxy struct {
 	listener net.Listener
-	server   string
 
 	dropToServer, dropToClient atomic.Bool
 	mu                         sync.Mutex
+	server                     string
 	conns                      []net.Conn
 }
 
@@ -39,7 +39,10 @@ func (p *proxy) serve() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("unix", p.server)
+		p.mu.Lock()
+		to := p.server
+		p.mu.Unlock()
+		server, err := net.Dial("unix", to)
 		if err != nil {
 			_ = client.Close()
 			continue
@@ -71,6 +74,26 @@ func (p *proxy) copy(to, from net.Conn, drop *atomic.Bool) {
 			return
 		}
 	}
+}
+
+// drop lets nothing through: 0 to the server, 1 to the client, 2 in both directions.
+func (p *proxy) drop(kind int) {
+	p.dropToServer.Store(kind != 1)
+	p.dropToClient.Store(kind != 0)
+}
+
+// heal lets everything through.
+func (p *proxy) heal() {
+	p.dropToServer.Store(false)
+	p.dropToClient.Store(false)
+}
+
+// redirect cuts every connection, and makes new ones with another server.
+func (p *proxy) redirect(server string) {
+	p.mu.Lock()
+	p.server = server
+	p.mu.Unlock()
+	p.cut()
 }
 
 // cut closes every connection.

@@ -26,6 +26,8 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"NoResurrection", noResurrection},
 		{"DistinctFields", distinctFields},
 		{"OlderProgram", olderProgram},
+		{"Spelling", spelling},
+		{"TooManyFields", tooManyFields},
 		{"ForeignValues", foreignValues},
 		{"Tokens", tokens},
 		{"Model", model},
@@ -210,6 +212,69 @@ func olderProgram(t *testing.T, env valkeytest.Env) {
 	}
 }
 
+// spelling holds that a struct's field gets the member of its exact name, and no other one that
+// encoding/json would take for it.
+func spelling(t *testing.T, env valkeytest.Env) {
+	type inner struct{ Deep string }
+	type known struct {
+		User string `json:"user"`
+		inner
+	}
+	cfg := session.Config{Prefix: valkeytest.Prefix(t)}
+	maps, exact := manager[map[string]string](t, env, cfg), manager[known](t, env, cfg)
+	all := map[string]string{"User": "1", "USER": "2", "user": "3", "uSER": "4", "deep": "5", "Deep": "6"}
+	s := begin(t, maps, all)
+	for range 20 { // a map has no order
+		got := get(t, exact, s.Token, true)
+		if got.Value != (known{User: "3", inner: inner{Deep: "6"}}) {
+			t.Fatalf("%+v", got.Value)
+		}
+		save(t, exact, got, true)
+	}
+	got := get(t, exact, s.Token, true)
+	got.Value.User, all["user"] = "ann", "ann"
+	save(t, exact, got, true)
+	if got := get(t, maps, s.Token, true).Value; !reflect.DeepEqual(got, all) {
+		t.Errorf("%v, want %v", got, all)
+	}
+	s = begin(t, maps, map[string]string{"User": "1"})
+	if got := get(t, exact, s.Token, true); got.Value.User != "" {
+		t.Errorf("%+v", got.Value)
+	}
+}
+
+// tooManyFields has two requests add members of which the session has room for one's only.
+func tooManyFields(t *testing.T, env valkeytest.Env) {
+	m := manager[map[string]int](t, env, session.Config{})
+	member := func(kind string, i int) string { return kind + string(rune('0'+i)) }
+	value := map[string]int{}
+	for i := range session.MaxFields - 10 {
+		value[member("m", i)] = i
+	}
+	s := begin(t, m, value)
+	one, two := get(t, m, s.Token, true), get(t, m, s.Token, true)
+	for i := range 8 {
+		one.Value[member("one", i)] = i
+		two.Value[member("two", i)] = i
+	}
+	save(t, m, one, true)
+	if ok, err := m.Set(t.Context(), two); err == nil || ok || !strings.Contains(err.Error(), "more than 1000 members") {
+		t.Errorf("Set = %v, %v; want an error", ok, err)
+	}
+	if got := get(t, m, s.Token, true); !reflect.DeepEqual(got.Value, one.Value) {
+		t.Errorf("%d members, want %d", len(got.Value), len(one.Value))
+	}
+	for i := range 6 { // now there is room: 998 - 6 + 8 = 1000
+		delete(two.Value, member("m", i))
+	}
+	save(t, m, two, true)
+	two.Value[member("m", 6)]++ // of a session that is full
+	save(t, m, two, true)
+	if got := get(t, m, s.Token, true); len(got.Value) != session.MaxFields || got.Value[member("m", 6)] != 7 {
+		t.Errorf("%d members, want %d", len(got.Value), session.MaxFields)
+	}
+}
+
 // foreignValues puts what is no session in a session's place: an error, never a session.
 func foreignValues(t *testing.T, env valkeytest.Env) {
 	c, ctx := env.Client, t.Context()
@@ -234,8 +299,11 @@ func foreignValues(t *testing.T, env valkeytest.Env) {
 					t.Fatal(err)
 				}
 			}
-			if s, ok, err := m.Get(ctx, s.Token); err == nil || ok || s != nil {
-				t.Errorf("Get = %+v, %v, %v; want an error", s, ok, err)
+			if got, ok, err := m.Get(ctx, s.Token); err == nil || ok || got != nil {
+				t.Errorf("Get = %+v, %v, %v; want an error", got, ok, err)
+			}
+			if test.name == "another hash" {
+				save(t, m, s, false)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -149,5 +150,26 @@ func TestCancel(t *testing.T) {
 		if !errors.Is(err, context.Canceled) || out.Requests >= 300 {
 			t.Errorf("after %d requests: %v", out.Requests, err)
 		}
+	}
+}
+
+// TestErrorsAreNamedOnce lets each command of a replay fail in turn: no error says twice where it comes from.
+func TestErrorsAreNamedOnce(t *testing.T) {
+	client := &failing{Client: valkeytest.Start(t).Client(), err: errors.New("the wire is cut")}
+	ofCache := 0
+	for left := range int64(12) {
+		cfg := testConfig(valkeytest.Prefix(t))
+		cfg.Workers = 1
+		client.set(left)
+		_, err := Run(t.Context(), client, cfg, usage.ReadLog(sampleLog(t, 50)))
+		if err == nil || strings.Count(err.Error(), ":") != 2 && !strings.HasPrefix(err.Error(), "ratelimit: ") {
+			t.Errorf("command %d: %v", left, err)
+		}
+		if err != nil && strings.HasPrefix(err.Error(), "cache: ") {
+			ofCache++
+		}
+	}
+	if ofCache < 2 {
+		t.Errorf("%d errors of the cache", ofCache)
 	}
 }

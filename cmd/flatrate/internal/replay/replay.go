@@ -52,7 +52,8 @@ func (c *Counts) add(more Counts) {
 type Outcome struct {
 	Counts
 	Requests, Skipped int64
-	Late              int64         // lines older than one before them
+	Late              int64 // lines older than one before them
+	Ahead             Ahead
 	Span              time.Duration // from the first to the latest time
 	Skips             []error       // the first few
 	Commands          int64
@@ -61,6 +62,16 @@ type Outcome struct {
 	Elapsed time.Duration
 	Latency Latency
 }
+
+// Ahead is the line whose date most lines behind it fall short of by farLate or more: a wrong date, or files in the wrong order.
+type Ahead struct {
+	Line   int64
+	Time   time.Time
+	Hidden int64 // those lines; zero if there is no such line
+}
+
+// farLate is more than requests take to end.
+const farLate = time.Hour
 
 // Latency is how long requests took, all their steps together.
 type Latency struct{ P50, P95, P99 time.Duration }
@@ -104,6 +115,7 @@ const mostSkips = 5
 // read hands each entry to handle, with the clock: the latest time seen.
 func (o *Outcome) read(ctx context.Context, log iter.Seq2[usage.Entry, error], handle func(usage.Entry, time.Time) error) error {
 	var first, clock time.Time
+	var ahead Ahead // the line that set the clock
 	for entry, err := range log {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -122,10 +134,18 @@ func (o *Outcome) read(ctx context.Context, log iter.Seq2[usage.Entry, error], h
 		switch {
 		case o.Requests == 0:
 			first, clock = entry.Time, entry.Time
+			ahead = Ahead{Line: entry.Line, Time: clock}
 		case entry.Time.Before(clock):
 			o.Late++
-		default:
+			if clock.Sub(entry.Time) >= farLate {
+				ahead.Hidden++
+			}
+			if ahead.Hidden > o.Ahead.Hidden {
+				o.Ahead = ahead
+			}
+		case entry.Time.After(clock):
 			clock = entry.Time
+			ahead = Ahead{Line: entry.Line, Time: clock}
 		}
 		o.Requests++
 		o.Span = clock.Sub(first)

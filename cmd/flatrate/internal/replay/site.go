@@ -2,7 +2,6 @@ package replay
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
@@ -66,10 +65,7 @@ func (s *site) cacheConfig(cfg Config) cache.Config {
 	if cfg.Advance != nil { // one request after the other, and always the same ones
 		c.Random = rand.New(rand.NewPCG(cfg.Seed, 1)).Float64
 	}
-	c.Hooks.Error = func(op string, err error) {
-		err = fmt.Errorf("cache: %s: %w", op, err)
-		s.broken.CompareAndSwap(nil, &err)
-	}
+	c.Hooks.Error = func(_ string, err error) { s.broken.CompareAndSwap(nil, &err) }
 	return c
 }
 
@@ -124,7 +120,7 @@ func (v *visitors) session(ctx context.Context, who browser, now time.Time) erro
 func (v *visitors) page(ctx context.Context, entry usage.Entry) error {
 	v.counts.Lookups++
 	hit := true
-	_, err := v.pages.GetOrLoad(ctx, entry.Target, func(context.Context) (string, error) {
+	_, err := v.pages.GetOrLoad(ctx, entry.Host+entry.Target, func(context.Context) (string, error) {
 		hit = false
 		return v.filler[:min(entry.Size, int64(len(v.filler)))], nil
 	})

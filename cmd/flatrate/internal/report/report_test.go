@@ -60,3 +60,15 @@ func TestNoProgressInAPipe(t *testing.T) {
 		t.Errorf("drew %q", out.String())
 	}
 }
+
+func TestPrintable(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "", "plain text, é 日本 \\ \"": "plain text, é 日本 \\ \"",
+		"a\x1b[31m\nb\r\t\x00\x7f": `a\x1b[31m\nb\r\t\x00\x7f`,
+		"\xff\u202e\u009b\ufffd":   `\xff\u202e\u009b` + "\ufffd",
+	} {
+		if got := Printable(text); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}

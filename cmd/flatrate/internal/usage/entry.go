@@ -1,6 +1,7 @@
 package usage
 
 import (
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 // clone what has to live long.
 type Entry struct {
 	Line      int64  // counted from 1
+	Host      string // the server's name, where the log has it: with its port, as it stands
 	Address   string // IPv4, IPv6 or a host name
 	Time      time.Time
 	Method    string // empty where the request is no HTTP: "-", a TLS handshake on the wrong port
@@ -23,8 +25,10 @@ type Entry struct {
 //
 //	address ident user [02/Jan/2006:15:04:05 -0700] "request" status size "referer" "user agent"
 //
-// What follows the size is optional and may be cut.
+// What follows the size is optional and may be cut. Before the address the name of a virtual host may stand, as in Apache's
+// vhost_combined.
 func parseEntry(line string) (entry Entry, reason string) {
+	host, line := cutHost(line)
 	address, _, _ := strings.Cut(line, " ")
 	if address == "" {
 		return entry, "no address"
@@ -57,10 +61,36 @@ func parseEntry(line string) (entry Entry, reason string) {
 	if entry.Size, ok = parseSize(size); !ok {
 		return entry, "no size"
 	}
-	entry.Address = address
+	entry.Host, entry.Address = host, address
 	entry.Method, entry.Target = splitRequest(request)
 	entry.UserAgent = userAgent(rest)
 	return entry, ""
+}
+
+// cutHost takes the name of a virtual host off a line: "host:port", or "host", before an address. Else the second word would be
+// the ident, which no client has answered for decades.
+func cutHost(line string) (host, rest string) {
+	first, rest, _ := strings.Cut(line, " ")
+	second, others, _ := strings.Cut(rest, " ")
+	switch {
+	case second == "" || second == "-" || second[0] == '[' || isAddress(first):
+		return "", line
+	case isAddress(second) && !strings.HasSuffix(first, ","): // a list of proxies has commas
+		return first, rest
+	case hasPort(first) && strings.HasPrefix(others, "- "): // the address is a name
+		return first, rest
+	}
+	return "", line
+}
+
+func isAddress(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
+func hasPort(s string) bool {
+	colon := strings.LastIndexByte(s, ':')
+	return colon > 0 && isDigits(s[colon+1:])
 }
 
 // cutQuoted takes the quoted field that s starts with; found says that it is whole. Apache writes a quote inside as \", nginx as \x22.

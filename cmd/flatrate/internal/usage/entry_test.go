@@ -59,6 +59,27 @@ func TestParseEntry(t *testing.T) {
 		"a cut referer": {
 			`192.0.2.1 - - ` + stamp + ` "GET / HTTP/1.1" 200 1 "https://a.exa`,
 			Entry{Address: "192.0.2.1", Method: "GET", Target: "/", Status: 200, Size: 1}},
+		"a virtual host": {
+			`www.example.com:443 192.0.2.1 - bob ` + stamp + ` "GET / HTTP/1.1" 200 1 "-" "agent"`,
+			Entry{Host: "www.example.com:443", Address: "192.0.2.1", Method: "GET", Target: "/", Status: 200, Size: 1, UserAgent: "agent"}},
+		"a virtual host without a port": {
+			`www 2001:db8::1 - - ` + stamp + ` "GET / HTTP/1.1" 200 1`,
+			Entry{Host: "www", Address: "2001:db8::1", Method: "GET", Target: "/", Status: 200, Size: 1}},
+		"a virtual host and a host name": {
+			`www.example.com:80 client.example - a user ` + stamp + ` "GET / HTTP/1.1" 200 1`,
+			Entry{Host: "www.example.com:80", Address: "client.example", Method: "GET", Target: "/", Status: 200, Size: 1}},
+		"a virtual host that is an address": {
+			`[::1]:8080 ::1 - - ` + stamp + ` "GET / HTTP/1.1" 200 1`,
+			Entry{Host: "[::1]:8080", Address: "::1", Method: "GET", Target: "/", Status: 200, Size: 1}},
+		"an address with a port": {
+			`192.0.2.1:5000 - - ` + stamp + ` "GET / HTTP/1.1" 200 1`,
+			Entry{Address: "192.0.2.1:5000", Method: "GET", Target: "/", Status: 200, Size: 1}},
+		"an ident": {
+			`::1 ann - ` + stamp + ` "GET / HTTP/1.1" 200 1`,
+			Entry{Address: "::1", Method: "GET", Target: "/", Status: 200, Size: 1}},
+		"an address as the ident": {
+			`192.0.2.1 10.0.0.1 - ` + stamp + ` "GET / HTTP/1.1" 200 1`,
+			Entry{Address: "192.0.2.1", Method: "GET", Target: "/", Status: 200, Size: 1}},
 		"the largest size": {
 			`192.0.2.1 - - ` + stamp + ` "GET / HTTP/1.1" 999 9223372036854775807`,
 			Entry{Address: "192.0.2.1", Method: "GET", Target: "/", Status: 999, Size: 1<<63 - 1}},
@@ -75,6 +96,7 @@ func TestParseEntrySkips(t *testing.T) {
 	const tail = ` "GET / HTTP/1.1" 200 1`
 	for line, want := range map[string]string{
 		``:                             "no address",
+		`www:80 192.0.2.1`:             "no time",
 		` - - ` + stamp + tail:         "no address",
 		`192.0.2.1`:                    "no time",
 		`192.0.2.1 - -` + tail:         "no time",
@@ -170,7 +192,7 @@ func TestOracle(t *testing.T) {
 
 func FuzzParseLine(f *testing.F) {
 	for _, seed := range []string{
-		"", " ", `192.0.2.1 - - ` + stamp + ` "GET /a?b=c HTTP/1.1" 200 42 "-" "a \"b\" {c}"`,
+		"", " ", `a:1 192.0.2.1 - - ` + stamp + ` "-" 408 -`, `192.0.2.1 - - ` + stamp + ` "GET /a?b=c HTTP/1.1" 200 42 "-" "a \"b\" {c}"`,
 		`::1 - a b ` + stamp + ` "-" 408 -`, `a [`, `a [] "`, `192.0.2.1 - - ` + stamp + ` "GET /\`,
 		"192.0.2.1 - - " + stamp + " \"\x16\x03\x01\" 400 0 \"\xff\" \"\x00",
 	} {
@@ -182,7 +204,7 @@ func FuzzParseLine(f *testing.F) {
 			return
 		}
 		switch {
-		case entry.Address == "" || !strings.HasPrefix(line, entry.Address+" "):
+		case entry.Address == "" || !strings.HasPrefix(strings.TrimPrefix(line, entry.Host+" "), entry.Address+" "):
 			t.Errorf("address %q", entry.Address)
 		case entry.Time.Unix() < 0 || entry.Time.Year() > lastYear:
 			t.Errorf("time %v", entry.Time)

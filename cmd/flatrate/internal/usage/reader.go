@@ -83,7 +83,8 @@ func newLog(r io.Reader) (*log, error) {
 		if err != nil {
 			return nil, readError(0, err)
 		}
-		r = unzipped
+		unzipped.Multistream(false)
+		r = &members{in, unzipped}
 	} else {
 		r = in
 	}
@@ -92,6 +93,40 @@ func newLog(r io.Reader) (*log, error) {
 		_, _ = in.Discard(3)
 	}
 	return &log{in: in}, nil
+}
+
+// members reads a gzip file of one or several members. Zeros behind them are the padding of tapes and block devices, as gzip(1)
+// has it.
+type members struct {
+	in *bufio.Reader
+	*gzip.Reader
+}
+
+func (m *members) Read(p []byte) (int, error) {
+	n, err := m.Reader.Read(p)
+	switch {
+	case err != io.EOF: //nolint:errorlint // a reader returns it bare
+		return n, err
+	case n > 0:
+		return n, nil // the end of the member comes once more
+	}
+	for {
+		b, err := m.in.ReadByte()
+		if err != nil {
+			return 0, err
+		}
+		if b != 0 {
+			break
+		}
+	}
+	if err := m.in.UnreadByte(); err != nil {
+		return 0, err
+	}
+	if err := m.Reset(m.in); err != nil {
+		return 0, err
+	}
+	m.Multistream(false)
+	return 0, nil
 }
 
 // next returns the next entry, a LineError, another error, or io.EOF.

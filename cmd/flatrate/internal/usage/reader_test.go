@@ -70,6 +70,7 @@ func TestReadLog(t *testing.T) {
 		for form, r := range map[string]io.Reader{
 			"plain":        strings.NewReader(test.log),
 			"gzip":         bytes.NewReader(zip(test.log)),
+			"gzip, zeros":  bytes.NewReader(append(zip(test.log), make([]byte, 100_000)...)),
 			"gzip members": bytes.NewReader(zip(test.log[:len(test.log)/2], test.log[len(test.log)/2:])),
 			"small reads":  iotest.HalfReader(strings.NewReader(test.log)),
 		} {
@@ -106,6 +107,16 @@ func TestDamagedGzip(t *testing.T) {
 	entries, _, _, err := read(bytes.NewReader(whole))
 	if len(entries) != 1 || err == nil || !strings.Contains(err.Error(), "after line 1: the gzip data is damaged") {
 		t.Errorf("%v, %v", entries, err)
+	}
+}
+
+// TestGarbageBehindGzip holds that what follows a gzip file is neither read as a log nor passed over.
+func TestGarbageBehindGzip(t *testing.T) {
+	for name, garbage := range map[string]string{"text": good + "\n", "zeros and text": "\x00\x00x", "half a header": "\x1f\x8b\x08"} {
+		entries, _, _, err := read(bytes.NewReader(append(zip(good+"\n"), garbage...)))
+		if len(entries) != 1 || err == nil || !strings.Contains(err.Error(), "after line 1: the gzip data is ") {
+			t.Errorf("%s: %v, %v", name, entries, err)
+		}
 	}
 }
 

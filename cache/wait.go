@@ -1,0 +1,72 @@
+package cache
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+// MaxWait is how long a call waits for the server at most: Get, Set and Delete where ctx has no
+// deadline, GetOrLoad always, since what ctx leaves is for load. A ctx that is cancelled during such a
+// wait does not shorten it.
+const MaxWait = time.Second
+
+// patience makes the contexts of calls that would else wait for as long as the client does, which may be
+// for ever. Calls that begin within an eighth of MaxWait share one: a timer for each of them, and a place
+// among the children of the caller's context, cost half as much as the call.
+type patience struct{ current atomic.Pointer[period] }
+
+type period struct {
+	context.Context
+	until time.Time
+}
+
+// waiting has the values of the caller's context, and the end of the period's.
+type waiting struct {
+	context.Context
+	values context.Context
+}
+
+func (w waiting) Value(key any) any { return w.values.Value(key) }
+
+// context returns one that ends after MaxWait, or up to an eighth earlier.
+func (p *patience) context(ctx context.Context) context.Context {
+	if ctx.Err() != nil {
+		return ctx
+	}
+	now := time.Now()
+	current := p.current.Load()
+	if current == nil || now.After(current.until) {
+		shared, cancel := context.WithTimeout(context.Background(), MaxWait)
+		context.AfterFunc(shared, cancel)
+		current = &period{shared, now.Add(MaxWait / 8)}
+		p.current.Store(current)
+	}
+	return waiting{current, ctx}
+}
+
+// bounded gives an end to a context that has none.
+func (p *patience) bounded(ctx context.Context) context.Context {
+	if _, limited := ctx.Deadline(); limited {
+		return ctx
+	}
+	return p.context(ctx)
+}
+
+// looking is for GetOrLoad's first trip: at least half of the time that ctx leaves is for load.
+func (p *patience) looking(ctx context.Context) (context.Context, context.CancelFunc) {
+	if deadline, limited := ctx.Deadline(); limited {
+		if half := time.Until(deadline) / 2; half < MaxWait {
+			return context.WithTimeout(ctx, half)
+		}
+	}
+	return p.context(ctx), func() {}
+}
+
+// storing is for its second trip.
+func (p *patience) storing(ctx context.Context) context.Context {
+	if deadline, limited := ctx.Deadline(); limited && time.Until(deadline) < MaxWait {
+		return ctx
+	}
+	return p.context(ctx)
+}
