@@ -35,6 +35,7 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"Batches", batchesAdd},
 		{"RememberDenied", remembered},
 		{"Wait", waits},
+		{"Accuracy", accuracy},
 		{"RealClock", realClock},
 		{"Oracle", shortOracle},
 	} {
