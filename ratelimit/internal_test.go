@@ -120,7 +120,7 @@ func TestShapes(t *testing.T) {
 			t.Errorf("the layout is a public contract: %s, want %s", got, want)
 		}
 	}
-	if got := shapes([]Limit{{Limit: 1, Window: time.Minute}, {Algorithm: Quota, Limit: 1, Period: Day}}); got != "w1m+qd" {
+	if got := shapes([]Limit{{Limit: 1, Window: time.Minute}, {Algorithm: Quota, Limit: 1, Period: Day}}); got != "w1mqd" {
 		t.Error(got)
 	}
 }

@@ -303,5 +303,5 @@ func shapes(limits []Limit) string {
 	for i, l := range limits {
 		all[i] = l.shape()
 	}
-	return strings.Join(all, "+")
+	return strings.Join(all, "")
 }

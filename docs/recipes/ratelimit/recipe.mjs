@@ -67,14 +67,14 @@ function compile(l) {
 
 export class RateLimiter {
   // limits: one to 16, at most one of them of concurrency. All times are whole ms.
-  constructor(client, { prefix = 'fr', name = 'default', limits }) {
+  constructor(client, { prefix = 'fr', name = '', limits }) {
     if (Buffer.byteLength(prefix) > 64 || /[\x00-\x20\x7f{}]/.test(prefix) || prefix === '') throw new RangeError('prefix')
     whole('the number of limits', limits?.length, 1, 16)
     this.client = client
     this.limits = limits.map(compile)
     this.places = this.limits.findIndex((l) => l.shape === 'c')
     if (this.limits.filter((l) => l.shape === 'c').length > 1) throw new RangeError('a second limit of concurrency')
-    this.head = `${prefix}:rate:${group(name || 'default')}:${group(this.limits.map((l) => l.shape).join('+'))}:`
+    this.head = `${prefix}:rate:${name && group(name) + ':'}${group(this.limits.map((l) => l.shape).join('+'))}:`
   }
 
   keys(subject) {

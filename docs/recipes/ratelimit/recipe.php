@@ -27,7 +27,7 @@ final class RateLimiter
     private string $head;
 
     /** Limits: one to 16, at most one of them of concurrency. All times are whole ms. */
-    public function __construct(private \Redis $client, array $limits, string $prefix = 'fr', string $name = 'default')
+    public function __construct(private \Redis $client, array $limits, string $prefix = 'fr', string $name = '')
     {
         if ($prefix === '' || strlen($prefix) > 64 || preg_match('/[\x00-\x20\x7f{}]/', $prefix)) {
             throw new \ValueError('prefix is empty, over 64 bytes, or has a brace, a space or a control byte');
@@ -40,7 +40,7 @@ final class RateLimiter
         if (count(array_keys($shapes, 'c', true)) > 1) {
             throw new \ValueError('a second limit of concurrency');
         }
-        $this->head = $prefix . ':rate:' . self::group($name === '' ? 'default' : $name) . ':' . self::group(implode('+', $shapes)) . ':';
+        $this->head = $prefix . ':rate:' . ($name === '' ? '' : self::group($name) . ':') . self::group(implode('+', $shapes)) . ':';
     }
 
     /** @return list<string> */

@@ -93,7 +93,7 @@ class _Limit:
 class RateLimiter:
     """Limits for any number of subjects: one to 16, at most one of them of concurrency. All times are whole ms."""
 
-    def __init__(self, client, limits, prefix="fr", name="default"):
+    def __init__(self, client, limits, prefix="fr", name=""):
         if not prefix or len(prefix.encode()) > 64 or re.search(r"[\x00-\x20\x7f{}]", prefix):
             raise ValueError("prefix is empty, over 64 bytes, or has a brace, a space or a control byte")
         _whole("the number of limits", len(limits), 1, 16)
@@ -102,7 +102,8 @@ class RateLimiter:
         if shapes.count("c") > 1:
             raise ValueError("a second limit of concurrency")
         self._places = "c" in shapes
-        self._head = b"%s:rate:%s:%s:" % (prefix.encode(), _group(name or "default"), _group("+".join(shapes)))
+        groups = [_group(name)] if name else []
+        self._head = b":".join([prefix.encode(), b"rate", *groups, _group("+".join(shapes)), b""])
 
     def keys(self, subject):
         key = self._head + b"{" + escape(subject) + b"}"
