@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"context"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/flatrate/flatrate/ratelimit"
 	"github.com/flatrate/flatrate/valkeytest"
+	"github.com/valkey-io/valkey-go"
 )
 
 // rateLanguages are the languages of docs/recipes/ratelimit.
@@ -71,11 +73,14 @@ func TestRateLimitShared(t *testing.T) {
 		var all sync.WaitGroup
 		for i, o := range others {
 			all.Go(func() {
-				turns[i] = o.run(t.Context(), t, "share", server.Socket, `{"limits":`+c.plan+`}`, strconv.Itoa(denials)).Turns
+				turns[i] = o.run(t.Context(), t, "share", server.Socket, `{"limits":`+c.plan+`}`, strconv.Itoa(denials), strconv.Itoa(len(others)+1)).Turns
 			})
 		}
 		all.Go(func() {
-			<-time.After(50 * time.Millisecond) // the others take as long to start
+			if err := together(t, server.Client(), len(others)+1); err != nil {
+				t.Error(err)
+				return
+			}
 			for denied := 0; denied < denials; {
 				r, err := l.Allow(t.Context(), "shared")
 				if err != nil {
@@ -97,6 +102,22 @@ func TestRateLimitShared(t *testing.T) {
 			t.Errorf("%s: %v together %d, want %d", c.plan, turns, sum, c.want)
 		}
 		t.Logf("%s: %v", c.plan, turns)
+	}
+}
+
+// together waits until all callers are here.
+func together(t *testing.T, client valkey.Client, callers int) error {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := client.Do(ctx, client.B().Incr().Key("here").Build()).Error(); err != nil {
+		return err
+	}
+	for {
+		n, err := client.Do(ctx, client.B().Get().Key("here").Build()).AsInt64()
+		if err != nil || int(n) >= callers {
+			return err
+		}
+		<-time.After(time.Millisecond)
 	}
 }
 

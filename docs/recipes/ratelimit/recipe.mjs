@@ -74,7 +74,7 @@ export class RateLimiter {
     this.limits = limits.map(compile)
     this.places = this.limits.findIndex((l) => l.shape === 'c')
     if (this.limits.filter((l) => l.shape === 'c').length > 1) throw new RangeError('a second limit of concurrency')
-    this.head = `${prefix}:rate:${name && group(name) + ':'}${group(this.limits.map((l) => l.shape).join('+'))}:`
+    this.head = `${prefix}:rate:${name && group(name) + ':'}${group(this.limits.map((l) => l.shape).join(''))}:`
   }
 
   keys(subject) {

@@ -40,7 +40,7 @@ final class RateLimiter
         if (count(array_keys($shapes, 'c', true)) > 1) {
             throw new \ValueError('a second limit of concurrency');
         }
-        $this->head = $prefix . ':rate:' . ($name === '' ? '' : self::group($name) . ':') . self::group(implode('+', $shapes)) . ':';
+        $this->head = $prefix . ':rate:' . ($name === '' ? '' : self::group($name) . ':') . self::group(implode('', $shapes)) . ':';
     }
 
     /** @return list<string> */

@@ -103,7 +103,7 @@ class RateLimiter:
             raise ValueError("a second limit of concurrency")
         self._places = "c" in shapes
         groups = [_group(name)] if name else []
-        self._head = b":".join([prefix.encode(), b"rate", *groups, _group("+".join(shapes)), b""])
+        self._head = b":".join([prefix.encode(), b"rate", *groups, _group("".join(shapes)), b""])
 
     def keys(self, subject):
         key = self._head + b"{" + escape(subject) + b"}"

@@ -1,10 +1,10 @@
-// What the tests run: node ratelimit.mjs vectors|share|places SOCKET [PLAN ROUNDS]. It prints one line of JSON.
+// What the tests run: node ratelimit.mjs vectors|share|places SOCKET [PLAN ROUNDS [CALLERS]]. It prints one line of JSON.
 import { readFileSync } from 'node:fs'
 import { setTimeout as pause } from 'node:timers/promises'
 import Redis from 'iovalkey'
 import { RateLimiter } from '../../../docs/recipes/ratelimit/recipe.mjs'
 
-const [, , what, socket, plan, rounds] = process.argv
+const [, , what, socket, plan, rounds, callers] = process.argv
 const client = new Redis(socket, { commandTimeout: 10_000 })
 const wrong = []
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b)
@@ -27,10 +27,17 @@ async function vectors() {
   return { keys: plans.length, steps, wrong }
 }
 
+// together waits until all callers are here.
+async function together() {
+  await client.incr('here')
+  while ((await client.get('here')) < Number(callers)) await pause(1)
+}
+
 // share takes units until there are none.
 async function share() {
   const limiter = new RateLimiter(client, JSON.parse(plan))
   let turns = 0
+  await together()
   for (let denied = 0; denied < rounds;) {
     const result = await limiter.allow('shared')
     turns += result.granted

@@ -2,7 +2,7 @@
 
 declare(strict_types=1);
 
-// What the tests run: php ratelimit.php vectors|share|places|calls SOCKET [PLAN ROUNDS]. It prints one line of JSON.
+// What the tests run: php ratelimit.php vectors|share|places|calls SOCKET [PLAN ROUNDS [CALLERS]]. It prints one line of JSON.
 namespace Flatrate;
 
 error_reporting(E_ALL);
@@ -49,11 +49,15 @@ function vectors(): array
 }
 
 // Takes units until there are none.
-function share(array $plan, int $rounds): array
+function share(array $plan, int $rounds, int $callers): array
 {
-    global $wrong;
+    global $client, $wrong;
     $limiter = limiterOf($plan);
     $turns = 0;
+    $client->incr('here');
+    while ((int) $client->get('here') < $callers) { // until all are here
+        usleep(1000);
+    }
     for ($denied = 0; $denied < $rounds;) {
         $result = $limiter->allow('shared');
         $turns += $result['granted'];
@@ -137,7 +141,7 @@ function calls(): array
 
 $result = match ($what) {
     'vectors' => vectors(),
-    'share' => share(json_decode($argv[3], true), (int) $argv[4]),
+    'share' => share(json_decode($argv[3], true), (int) $argv[4], (int) $argv[5]),
     'places' => places(json_decode($argv[3], true), (int) $argv[4]),
     'calls' => calls(),
 };

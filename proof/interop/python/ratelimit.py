@@ -1,4 +1,4 @@
-"""What the tests run: python3 ratelimit.py vectors|share|places|calls SOCKET [PLAN ROUNDS]. It prints one line of JSON."""
+"""What the tests run: python3 ratelimit.py vectors|share|places|calls SOCKET [PLAN ROUNDS [CALLERS]]. It prints one line of JSON."""
 import json
 import math
 import pathlib
@@ -40,9 +40,17 @@ def vectors():
     return {"keys": len(plans), "steps": steps}
 
 
+def together():
+    """Waits until all callers are here."""
+    client.incr("here")
+    while int(client.get("here")) < int(sys.argv[5]):
+        time.sleep(0.001)
+
+
 def share():
     """Takes units until there are none."""
     limiter, turns, denied = limiter_of(json.loads(sys.argv[3])), 0, 0
+    together()
     while denied < int(sys.argv[4]):
         result = limiter.allow("shared")
         turns += result.granted
