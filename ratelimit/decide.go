@@ -104,13 +104,13 @@ func (l *Limiter) decode(reply []int64, runs []run) (now int64, answers []answer
 	states := make([]state, len(runs)*limits)
 	answers = make([]answer, len(runs))
 	now, reply = reply[0], reply[1:]
-	for i := range answers {
+	for i, asked := range runs {
 		a := &answers[i]
 		a.granted, reply = reply[0], reply[1:]
 		a.states, states = states[:limits:limits], states[limits:]
 		for j := range a.states {
 			s := state{reply[0], reply[1], reply[2]}
-			if now < 0 || !l.rules[j].can(s) || a.granted < 0 || a.granted > max(0, runs[i].count) {
+			if now < 0 || !l.rules[j].can(s) || a.granted < 0 || a.granted > max(0, asked.count) {
 				return 0, nil, fmt.Errorf("%w: %d, %v", errReply, a.granted, s)
 			}
 			a.states[j], reply = s, reply[3:]
@@ -147,20 +147,18 @@ func (l *Limiter) decodeFast(reply []int64, runs []run) (now int64, answers []an
 	states := make([]state, len(runs))
 	answers = make([]answer, len(runs))
 	now, reply = reply[0], reply[1:]
-	for i := range answers {
-		s, granted, is := &states[i], reply[2*i], reply[2*i+1]
-		cost := runs[i].cost
-		if now < 0 || granted < 0 || granted > runs[i].count || is < 0 || is > r.fullest() {
+	for i, asked := range runs {
+		s, granted, is, cost := &states[i], reply[2*i], reply[2*i+1], asked.cost
+		if now < 0 || granted < 0 || granted > asked.count || is < 0 || is > r.fullest() {
 			return 0, nil, fmt.Errorf("%w: %d, %d", errReply, granted, is)
 		}
-		switch {
-		case r.Algorithm == TokenBucket:
+		if r.Algorithm == TokenBucket {
 			missing := r.Burst*r.token - is
 			s.left, s.all = missing/r.token, is
 			if cost <= r.Burst {
 				s.this = max(0, cost*r.token-missing)
 			}
-		default:
+		} else {
 			ms := r.Window.Milliseconds()
 			s.left, s.all = is, ms-now%ms
 			if cost > is {

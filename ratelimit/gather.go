@@ -120,7 +120,7 @@ func (l *Limiter) gather(ctx context.Context, it *item) error {
 		return it.err
 	}
 	for part := range slices.Chunk(batch, maxGathered) {
-		go func() { //nolint:contextcheck // it asks for many callers, each with a context of its own
+		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), l.cfg.Timeout)
 			defer cancel()
 			l.sendAll(ctx, part)

@@ -159,18 +159,18 @@ func ratelimitRows(ctx context.Context, b *B) []Row {
 		row("hot-key-64", r.ours(one, fixed), peer("redis_rate", r.redisRate(one, 1))),
 		row("lease-64", r.ours(own, batch), peer("redis_rate", r.redisRate(own, 1))),
 		row("lease-hot-key-64", r.ours(one, batch), peer("redis_rate", r.redisRate(one, 1))),
-		row("denied-64", r.denied(own), peer("redis_rate", r.redisRate(own, 1))),
+		row("denied-64", r.denied(ctx, own), peer("redis_rate", r.redisRate(own, 1))),
 	}
 	return append(rows, bytesRows(b)...)
 }
 
 // denied asks for subjects that have used up their limit, which the process remembers.
-func (r *rater) denied(subjects []string) op {
+func (r *rater) denied(ctx context.Context, subjects []string) op {
 	l := r.limiter(ratelimit.Config{
 		Name: "denied", Limits: []ratelimit.Limit{{Limit: 1, Window: 300 * 24 * time.Hour}}, RememberDenied: time.Minute,
 	})
 	for _, s := range subjects {
-		_, err := l.Allow(context.Background(), s)
+		_, err := l.Allow(ctx, s)
 		r.b.Must(err)
 	}
 	return func(ctx context.Context, caller int) error {
