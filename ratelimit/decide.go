@@ -173,15 +173,16 @@ func (l *Limiter) decodeFast(reply []int64, runs []run) (now int64, answers []an
 	return now, answers, nil
 }
 
-// result is what one caller is told: the last one of a run.
-func (l *Limiter) result(now, cost int64, a answer) Result {
+// result is what one caller is told. Behind it in its run so many others were granted the same cost, which
+// had not happened yet when its turn was.
+func (l *Limiter) result(now, cost int64, a answer, behind int64) Result {
 	r := Result{Allowed: a.granted > 0, Granted: a.granted * cost, at: now}
 	if len(l.rules) > 1 {
 		r.limits = make([]LimitResult, len(l.rules))
 	}
 	worst, retry := -1, time.Duration(0)
 	for i := range l.rules {
-		one := l.rules[i].result(now, a.states[i])
+		one := l.rules[i].result(now, a.states[i], behind*cost)
 		if r.Allowed {
 			one.RetryAfter = 0
 		}
@@ -213,7 +214,10 @@ func tighter(one LimitResult, r Result) bool {
 	return float64(one.Remaining)*float64(r.Limit) < float64(r.Remaining)*float64(one.Limit)
 }
 
-func (r *rule) result(now int64, s state) LimitResult {
+func (r *rule) result(now int64, s state, behind int64) LimitResult {
+	if s.left += behind; r.Algorithm == TokenBucket {
+		s.all -= behind * r.token
+	}
 	limit := r.Limit.Limit
 	if r.Algorithm == TokenBucket {
 		limit = r.Burst
