@@ -1,7 +1,8 @@
 #!lua
 -- KEYS[1..]  for each thing that is asked, the state of the subject's limits but those of kind c; expires when
---          all of it is available again. With a limit of kind c one thing is asked, and KEYS[2] has the
---          places: token -> until when it is held, Unix ms; expires with the last
+--          all of it is available again
+-- KEYS[2]  with a limit of kind c, where one thing is asked, the places: token -> until when it is held, Unix
+--          ms; expires with the last
 -- ARGV[1]  how many limits, k
 -- ARGV[2]  how many things are asked, n
 -- ARGV[3..]  four for each limit: its kind, its limit, and two numbers x, y

@@ -79,7 +79,7 @@ func (o *outage) run(t *testing.T, begin, end func(), away time.Duration) {
 			for i := c; ctx.Err() == nil; i++ {
 				d := decision{begin: time.Now()}
 				subject := i % rateSubjects
-				r, err := o.limiter.Allow(context.Background(), "user:"+strconv.Itoa(subject))
+				r, err := o.limiter.Allow(ctx, "user:"+strconv.Itoa(subject))
 				d.end, d.mode, d.allowed, d.failed = time.Now(), r.Mode, r.Allowed, err != nil
 				o.decisions[c] = append(o.decisions[c], d)
 				if err == nil && r.Mode == ratelimit.ModeServer {
