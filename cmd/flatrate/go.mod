@@ -10,6 +10,7 @@ require (
 	github.com/rogpeppe/go-internal v1.16.0
 	github.com/schollz/progressbar/v3 v3.19.1
 	github.com/valkey-io/valkey-go v1.0.79
+	go.yaml.in/yaml/v4 v4.0.0
 	golang.org/x/term v0.44.0
 )
 
