@@ -41,6 +41,9 @@ func (l *Limiter) ask(ctx context.Context, subject string, cost, count int64) (R
 		away.Suspect(l.probe(key))
 		return Result{}, fmt.Errorf("ratelimit: %w", err)
 	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no answer within %v: %w", l.cfg.Timeout, err)
+	}
 	if _, answered := valkey.IsValkeyErr(err); !answered && !errors.Is(err, errReply) {
 		away.Open(err, l.probe(key))
 	}
