@@ -16,13 +16,14 @@ type Decision struct {
 	// Allowed says whether the limits admit the request. With Config.Shadow it goes on anyway, and with
 	// [ErrorAdmits] it also does where Err is set.
 	Allowed bool
-	// Status is that of the response if the request is refused, or would be: 429, 503, or 403 without a key.
+	// Status is that of the response if the request is refused, or would be: 429, 503, 403 without a key, or
+	// 400 with a cost that can't be counted.
 	// It is zero if the request is allowed.
 	Status int
 	// Asks are what was asked, and Results what was answered, in the same order. Don't modify them.
 	Asks    []ratelimit.Ask
 	Results []ratelimit.Result
-	// Err says why there was no decision: [ErrNoKey], or what the limiter returned.
+	// Err says why there was no decision: [ErrNoKey], [ErrCost], or what the limiter returned.
 	Err error
 	// Shadow is Config.Shadow.
 	Shadow bool
@@ -32,6 +33,10 @@ type Decision struct {
 
 // ErrNoKey is the Decision.Err of a request that does not say whom it counts for.
 var ErrNoKey = errors.New("ratehttp: the request has no key")
+
+// ErrCost is the Decision.Err of a request whose cost is negative or above [ratelimit.MaxLimit]. It is refused
+// whatever OnError says: a client that chooses its cost could turn the limits off.
+var ErrCost = errors.New("ratehttp: the cost of the request is not from 1 to 2^53")
 
 const (
 	// releaseTimeout bounds how long the end of a response waits for a place to be given up.
@@ -61,6 +66,10 @@ func (d *Decision) ask(ctx context.Context) {
 		d.Err = ErrNoKey
 		return
 	}
+	if slices.ContainsFunc(d.Asks, func(a ratelimit.Ask) bool { return a.Cost < 0 || a.Cost > ratelimit.MaxLimit }) {
+		d.Err = ErrCost
+		return
+	}
 	d.Results, d.Allowed, d.Err = ratelimit.AllowAll(ctx, d.Asks...)
 	d.Allowed = d.Allowed && d.Err == nil
 }
@@ -72,6 +81,8 @@ func (d *Decision) finish() {
 	case d.Allowed:
 	case errors.Is(d.Err, ErrNoKey):
 		d.Status = http.StatusForbidden
+	case errors.Is(d.Err, ErrCost):
+		d.Status = http.StatusBadRequest
 	case d.Err != nil, slices.ContainsFunc(d.Results, closed):
 		d.Status = http.StatusServiceUnavailable
 	default:
@@ -99,15 +110,19 @@ func (d Decision) holdsPlace() bool {
 	return d.Allowed && slices.ContainsFunc(d.limits(), func(p policy) bool { return p.places })
 }
 
-// limits names the limits of all asks; a Middleware of one limiter knows them beforehand.
+// limits names the limits of all asks, if there was a decision; a Middleware of one limiter knows them
+// beforehand.
 func (d Decision) limits() []policy {
+	if d.Err != nil || len(d.Results) != len(d.Asks) {
+		return nil
+	}
 	if d.policies == nil {
 		return policiesOf(d.Asks)
 	}
 	return d.policies
 }
 
-// RetryAfter is when the request may be repeated: zero if it is allowed or has no key, [ratelimit.Never] if its
+// RetryAfter is when the request may be repeated: zero if it is allowed, or has no key or a wrong cost, [ratelimit.Never] if its
 // cost is above a limit.
 func (d Decision) RetryAfter() time.Duration {
 	switch d.Status {
@@ -158,6 +173,9 @@ func (d Decision) problem() problem {
 	case http.StatusForbidden:
 		p.Type, p.Title = "about:blank", http.StatusText(d.Status)
 		p.Detail = "The request does not say whom it counts for."
+	case http.StatusBadRequest:
+		p.Type, p.Title = "about:blank", http.StatusText(d.Status)
+		p.Detail = "The cost of the request can't be counted."
 	case http.StatusServiceUnavailable:
 		p.Type, p.Title = problemTypes+"temporary-reduced-capacity", "The limits of this request can't be checked at present."
 	default:

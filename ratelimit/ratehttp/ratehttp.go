@@ -23,8 +23,8 @@ type Config struct {
 	// Key says whom a request counts for, as [Address], [Header], [User] and their like do. A request for
 	// which it has no answer is refused with 403.
 	Key KeyFunc
-	// Cost is how many units a request takes; zero means one, and a negative cost is an error. By default
-	// each request takes one.
+	// Cost is how many units a request takes; zero means one. A request whose cost is negative or above 2^53
+	// is refused with 400. By default each request takes one.
 	Cost func(*http.Request) int64
 
 	// Asks replaces Limiter, Key and Cost where requests have different limits, limits that are reloaded,
@@ -122,11 +122,11 @@ func (m *Middleware) Handler(next http.Handler) http.Handler {
 			return
 		}
 		d := m.decide(r)
-		if m.cfg.Hooks.Decided != nil {
-			m.cfg.Hooks.Decided(r, d)
-		}
 		if d.holdsPlace() {
 			defer m.release(r, d)
+		}
+		if m.cfg.Hooks.Decided != nil {
+			m.cfg.Hooks.Decided(r, d)
 		}
 		admitted := m.admits(d)
 		if !m.cfg.Shadow {
@@ -152,7 +152,7 @@ func (m *Middleware) release(r *http.Request, d Decision) {
 
 // admits is the one place that says which requests go on.
 func (m *Middleware) admits(d Decision) bool {
-	failed := d.Err != nil && !errors.Is(d.Err, ErrNoKey)
+	failed := d.Err != nil && d.Status == http.StatusServiceUnavailable
 	return d.Allowed || m.cfg.Shadow || failed && m.cfg.OnError == ErrorAdmits
 }
 

@@ -234,8 +234,8 @@ func TestCost(t *testing.T) {
 		{"6", 429, "5", true, false},
 		{"5", 200, "0", false, false},
 		{"11", 429, "0", false, false}, // never: no Retry-After
-		{"-1", 503, "", true, true},
-		{"9223372036854775807", 503, "", true, true},
+		{"-1", 400, "", false, true},
+		{"9223372036854775807", 400, "", false, true},
 	} {
 		r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL, nil)
 		r.Header.Set("X-User", "anna")
@@ -655,4 +655,103 @@ func benchLimiter(b *testing.B) *ratelimit.Limiter {
 		b.Fatal(err)
 	}
 	return l
+}
+
+// violated is d.Violated(), and whether it panicked.
+func violated(d ratehttp.Decision) (names []string, panicked any) {
+	defer func() { panicked = recover() }()
+	return d.Violated(), nil
+}
+
+// TestViolatedOfNoDecision asks a decision that was none for the limits that deny.
+func TestViolatedOfNoDecision(t *testing.T) {
+	s := valkeytest.Start(t)
+	for name, cfg := range map[string]ratehttp.Config{
+		"no key":     {Limiter: limiter(t, s, ratelimit.Limit{Limit: 1, Window: time.Hour}), Key: ratehttp.User(user)},
+		"no limiter": {Asks: func(*http.Request) ([]ratelimit.Ask, error) { return []ratelimit.Ask{{Subject: "x"}}, nil }},
+		"error":      {Asks: func(*http.Request) ([]ratelimit.Ask, error) { return nil, errors.New("no such plan") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var panicked any
+			cfg.Hooks.Decided = func(_ *http.Request, d ratehttp.Decision) { _, panicked = violated(d) }
+			m, err := ratehttp.New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Handler(hello).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+			if panicked != nil {
+				t.Errorf("Decision.Violated panics: %v", panicked)
+			}
+		})
+	}
+}
+
+// TestLocalHeaders holds that in mode local, beside a limit that is open, each number stands under its own name.
+func TestLocalHeaders(t *testing.T) {
+	s := valkeytest.Start(t)
+	l := limiterOf(t, s, ratelimit.Config{Processes: 1, Limits: []ratelimit.Limit{
+		{Name: "open", Limit: 1000, Window: time.Hour, Outage: ratelimit.OutageOpen},
+		{Name: "local", Limit: 1, Window: time.Hour, Outage: ratelimit.OutageLocal},
+	}})
+	m, err := ratehttp.New(ratehttp.Config{Limiter: l, Key: ratehttp.Path()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Kill()
+	for range 2 {
+		w := httptest.NewRecorder()
+		m.Handler(hello).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+		if got := w.Header().Get("RateLimit"); strings.Contains(got, `"open";r=0`) {
+			t.Errorf("status %d, RateLimit: %s: it is the other limit that has none left", w.Code, got)
+		}
+		if strings.Contains(w.Body.String(), `"violated-policies":["open"]`) {
+			t.Errorf("a problem that blames the wrong limit: %s", w.Body)
+		}
+	}
+}
+
+// TestHookPanics holds that the place of a request is given up if Hooks.Decided panics.
+func TestHookPanics(t *testing.T) {
+	s := valkeytest.Start(t)
+	boom := true
+	m, err := ratehttp.New(ratehttp.Config{
+		Limiter: limiter(t, s, ratelimit.Limit{Algorithm: ratelimit.Concurrency, Limit: 1, Lease: time.Hour}), Key: ratehttp.Path(),
+		Hooks: ratehttp.Hooks{Decided: func(*http.Request, ratehttp.Decision) {
+			if boom {
+				panic("hook")
+			}
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	func() {
+		defer func() { _ = recover() }()
+		m.Handler(hello).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+	}()
+	boom = false
+	w := httptest.NewRecorder()
+	m.Handler(hello).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	if w.Code != http.StatusOK {
+		t.Errorf("the place of a request that is over is still held: %d %s", w.Code, w.Body)
+	}
+}
+
+// TestWrongCostIsRefused holds that a cost which can't be counted does not turn a limit off.
+func TestWrongCostIsRefused(t *testing.T) {
+	s := valkeytest.Start(t)
+	for _, cost := range []int64{-1, 1<<53 + 1} {
+		m, err := ratehttp.New(ratehttp.Config{
+			Limiter: limiter(t, s, ratelimit.Limit{Limit: 1, Window: time.Hour}), Key: ratehttp.Path(),
+			Cost: func(*http.Request) int64 { return cost }, OnError: ratehttp.ErrorAdmits,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		m.Handler(hello).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+		if w.Code == http.StatusOK {
+			t.Errorf("a request that costs %d goes on although the server is up", cost)
+		}
+	}
 }

@@ -67,7 +67,8 @@ type Config struct {
 // Hooks are optional funcs, called from the call's goroutine.
 type Hooks struct {
 	// Decided is called once for each call that is not skipped, before it is handled or refused. The Status of
-	// the Decision is HTTP's: 429 for RESOURCE_EXHAUSTED, 503 for UNAVAILABLE, 403 for PERMISSION_DENIED.
+	// the Decision is HTTP's: 429 for RESOURCE_EXHAUSTED, 503 for UNAVAILABLE, 403 for PERMISSION_DENIED, 400 for
+	// INVALID_ARGUMENT.
 	Decided func(context.Context, Call, ratehttp.Decision)
 	// ReleaseFailed is called when a place of a Concurrency limit could not be given up at the end of a call.
 	// It lasts until its lease ends.
@@ -122,20 +123,28 @@ func (i *Interceptor) begin(ctx context.Context, call Call, setHeader func(metad
 		return release, nil
 	}
 	d := i.decide(ctx, call)
+	held := func() {
+		if err := d.Release(ctx); err != nil && i.cfg.Hooks.ReleaseFailed != nil {
+			i.cfg.Hooks.ReleaseFailed(ctx, call, err)
+		}
+	}
+	handed := false
+	defer func() {
+		if !handed { // a hook has panicked
+			held()
+		}
+	}()
 	if i.cfg.Hooks.Decided != nil {
 		i.cfg.Hooks.Decided(ctx, call, d)
 	}
 	if !i.cfg.Shadow {
 		_ = setHeader(fields(d, i.cfg.Headers)) // fails only where an interceptor before this one has answered
 	}
+	handed = true
 	if d.Allowed {
-		return func() {
-			if err := d.Release(ctx); err != nil && i.cfg.Hooks.ReleaseFailed != nil {
-				i.cfg.Hooks.ReleaseFailed(ctx, call, err)
-			}
-		}, nil
+		return held, nil
 	}
-	failed := d.Err != nil && !errors.Is(d.Err, ratehttp.ErrNoKey)
+	failed := d.Err != nil && d.Status == http.StatusServiceUnavailable
 	if i.cfg.Shadow || failed && i.cfg.OnError == ratehttp.ErrorAdmits {
 		return release, nil
 	}
@@ -187,6 +196,8 @@ func refusal(d ratehttp.Decision) error {
 	switch d.Status {
 	case http.StatusForbidden:
 		return status.Error(codes.PermissionDenied, "the call does not say whom it counts for")
+	case http.StatusBadRequest:
+		return status.Error(codes.InvalidArgument, "the cost of the call can't be counted")
 	case http.StatusServiceUnavailable:
 		s = status.New(codes.Unavailable, "the limits of this call can't be checked at present")
 	default:

@@ -68,6 +68,8 @@ type plan struct {
 	cfg  ratelimit.Config
 	body yamlfile.Map
 	from []origin // of cfg.Limits
+	// errors are the limits that ask for the outage mode error, which holds for a plan as a whole only.
+	errors []yamlfile.Value
 }
 
 // origin is where a limit stands in the file, and how the fields of a Limit are called there.
@@ -98,6 +100,11 @@ func (p *plan) read(value yamlfile.Value) {
 	if v, ok := p.body.Get("outage"); ok {
 		p.cfg.Outage = ratelimit.Outage(max(0, v.Word(outages...)))
 	}
+	if p.cfg.Outage != ratelimit.OutageError {
+		for _, v := range p.errors {
+			v.Fail("outage is error, which one limit can't have beside a plan that has another mode")
+		}
+	}
 	if v, ok := p.body.Get("processes"); ok {
 		n, ok := v.Int()
 		if ok && (n < 1 || n > 1_000_000) {
@@ -111,7 +118,17 @@ func (p *plan) read(value yamlfile.Value) {
 	for name, to := range map[string]*time.Duration{"timeout": &p.cfg.Timeout, "batchFor": &p.cfg.BatchFor, "rememberDenied": &p.cfg.RememberDenied} {
 		if v, ok := p.body.Get(name); ok {
 			*to = v.Duration()
+			if name != "rememberDenied" {
+				notZero(v, name, *to)
+			}
 		}
+	}
+}
+
+// notZero refuses a zero that stands in the file, which Config would take for the default.
+func notZero(v yamlfile.Value, name string, d time.Duration) {
+	if d == 0 && strings.HasPrefix(v.Plain(), "0") {
+		v.Fail("%s is 0; leave it out for the default", name)
 	}
 }
 
@@ -209,16 +226,25 @@ func (p *plan) limit(value yamlfile.Value) {
 		l.Period = ratelimit.Day + ratelimit.Period(max(0, v.Word("day", "week", "month")))
 	}
 	if v, ok := m.Get("outage"); ok {
-		l.Outage = ratelimit.Outage(max(0, v.Word(outages...)))
+		word := v.Word(outages...)
+		l.Outage = ratelimit.Outage(max(0, word))
+		if word == int(ratelimit.OutageError) {
+			p.errors = append(p.errors, v)
+		}
 	}
 	for name, to := range map[string]*int64{"limit": &l.Limit, "burst": &l.Burst} {
 		if v, ok := m.Get(name); ok {
-			*to, _ = v.Int()
+			if *to, ok = v.Int(); ok && *to == 0 && name == "burst" {
+				v.Fail("burst is 0: nothing would be admitted")
+			}
 		}
 	}
 	for name, to := range map[string]*time.Duration{"window": &l.Window, "offset": &l.Offset, "lease": &l.Lease} {
 		if v, ok := m.Get(name); ok {
 			*to = v.Duration()
+			if name == "lease" {
+				notZero(v, name, *to)
+			}
 		}
 	}
 	p.add(l, origin{m, nil})

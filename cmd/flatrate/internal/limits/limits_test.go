@@ -14,6 +14,7 @@ import (
 	"github.com/flatrate/flatrate/cmd/flatrate/internal/limits"
 	"github.com/flatrate/flatrate/cmd/flatrate/internal/yamlfile"
 	"github.com/flatrate/flatrate/ratelimit"
+	"github.com/flatrate/flatrate/valkeytest"
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
@@ -177,4 +178,33 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestOutageErrorOfOneLimit holds that a limit never silently has another outage mode than its line says.
+func TestOutageErrorOfOneLimit(t *testing.T) {
+	plans, err := limits.Parse("a.yaml", []byte("plans: {a: {outage: open, limits: [{limit: 5, window: 1s, outage: error}]}}"))
+	if err != nil {
+		return // refused
+	}
+	l, err := ratelimit.New(valkeytest.Start(t).Client(), plans["a"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := l.Limits()[0].Outage; got != ratelimit.OutageError {
+		t.Errorf(`a limit with "outage: error" has %v`, got)
+	}
+}
+
+// TestZeroIsNoDefault holds that a zero which stands in the file is not taken for the default.
+func TestZeroIsNoDefault(t *testing.T) {
+	for _, text := range []string{
+		"plans: {a: {limits: [{algorithm: bucket, limit: 5, window: 1s, burst: 0}]}}",
+		"plans: {a: {timeout: 0s, limits: [{limit: 5, window: 1s}]}}",
+		"plans: {a: {batch: 2, batchFor: 0s, limits: [{limit: 5, window: 1s}]}}",
+		"plans: {a: {limits: [{algorithm: concurrency, limit: 5, lease: 0s}]}}",
+	} {
+		if _, err := limits.Parse("a.yaml", []byte(text)); err == nil {
+			t.Errorf("%s is accepted", text)
+		}
+	}
 }
