@@ -80,7 +80,7 @@ func readWrite(t *testing.T, env valkeytest.Env) {
 func deadWriter(t *testing.T, env valkeytest.Env) {
 	prefix := valkeytest.Prefix(t)
 	rw := newRW(t, env, lock.Config{Prefix: prefix, TTL: time.Hour})
-	dying := newRW(t, env, lock.Config{Prefix: prefix, TTL: 50 * time.Millisecond, NoRenewal: true})
+	dying := newRW(t, env, lock.Config{Prefix: prefix, TTL: time.Hour, NoRenewal: true})
 	dead := tryWrite(t, dying, true)
 	read := make(chan *lock.Permit)
 	go func() {
@@ -91,13 +91,13 @@ func deadWriter(t *testing.T, env valkeytest.Env) {
 		read <- p
 	}()
 	inQueue(t, env.Client, prefix, "rwwait", "n", 1)
-	env.Advance(51 * time.Millisecond)
+	die(t, env, dead)
 	tryWrite(t, rw, false) // it lets the reader in
 	give(t, <-read)
 	if err := dead.Release(t.Context()); !errors.Is(err, lock.ErrNotHeld) {
 		t.Errorf("release after the end: %v", err)
 	}
-	tryPermit(t, dying.TryAcquireRead, true)
+	deadReader := tryPermit(t, dying.TryAcquireRead, true)
 	wrote := make(chan *lock.Lock)
 	go func() {
 		l, err := rw.AcquireWrite(t.Context(), "n")
@@ -107,7 +107,7 @@ func deadWriter(t *testing.T, env valkeytest.Env) {
 		wrote <- l
 	}()
 	inQueue(t, env.Client, prefix, "rwwait", "n", 1)
-	env.Advance(51 * time.Millisecond)
+	die(t, env, deadReader)
 	tryPermit(t, rw.TryAcquireRead, false)
 	give(t, <-wrote)
 	nothingLeft(t, env.Client, prefix, "rw", "rwwait", "rwplace")

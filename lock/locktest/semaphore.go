@@ -94,7 +94,7 @@ func permits(t *testing.T, env valkeytest.Env) {
 func deadPermit(t *testing.T, env valkeytest.Env) {
 	ctx, prefix := t.Context(), valkeytest.Prefix(t)
 	s := newSemaphore(t, env, lock.SemaphoreConfig{Limit: 2, Prefix: prefix, TTL: time.Hour})
-	dying := newSemaphore(t, env, lock.SemaphoreConfig{Limit: 2, Prefix: prefix, TTL: 50 * time.Millisecond, NoRenewal: true})
+	dying := newSemaphore(t, env, lock.SemaphoreConfig{Limit: 2, Prefix: prefix, TTL: time.Hour, NoRenewal: true})
 	tryPermit(t, s.TryAcquire, true)
 	dead := tryPermit(t, dying.TryAcquire, true)
 	got := make(chan *lock.Permit)
@@ -106,7 +106,7 @@ func deadPermit(t *testing.T, env valkeytest.Env) {
 		got <- p
 	}()
 	inQueue(t, env.Client, prefix, "semwait", "n", 1)
-	env.Advance(51 * time.Millisecond)
+	die(t, env, dead)
 	tryPermit(t, s.TryAcquire, false) // the permit goes to who waits
 	next := <-got
 	for what, err := range map[string]error{"extend": dead.Extend(ctx, 0), "release": dead.Release(ctx)} {
@@ -127,8 +127,7 @@ func deadPermit(t *testing.T, env valkeytest.Env) {
 		t.Errorf("its context: %v", cause)
 	}
 	// The key ends with the last lease, whichever order they came in.
-	tryPermit(t, dying.TryAcquire, true)
-	env.Advance(51 * time.Millisecond)
+	die(t, env, tryPermit(t, dying.TryAcquire, true))
 	nothingLeft(t, env.Client, prefix, "sem", "semwait", "semplace")
 }
 
