@@ -22,6 +22,8 @@ const (
 type commands struct {
 	Replay  replayCmd  `cmd:"" help:"Send an access log through rate limits, sessions and a cache, and price the result."`
 	Sample  sampleCmd  `cmd:"" help:"Write a generated access log to standard output."`
+	Serve   serveCmd   `cmd:"" help:"Serve rate limits over HTTP, and to Envoy over gRPC."`
+	Config  configCmd  `cmd:"" help:"Check a configuration of serve."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
 	globals
