@@ -54,9 +54,6 @@ func printable(path string) string {
 func (s *Server) guarded(open bool, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
-		if s.isDraining() {
-			w.Header().Set("Connection", "close")
-		}
 		if !open && !s.admits(r.Header.Get("Authorization"), r.TLS) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			refuse(w, http.StatusUnauthorized, "This needs an API token or a client certificate.")
@@ -78,7 +75,7 @@ func (s *Server) measured(endpoint string, next http.HandlerFunc) http.Handler {
 	var codes sync.Map // of status to its counter
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun := time.Now()
-		seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		seen := &statusWriter{ResponseWriter: w, server: s}
 		defer func() {
 			seconds.Observe(time.Since(begun).Seconds())
 			counter, ok := codes.Load(seen.status)
@@ -91,14 +88,26 @@ func (s *Server) measured(endpoint string, next http.HandlerFunc) http.Handler {
 	})
 }
 
+// statusWriter sees the status, and closes connections with their answers when the server ends.
 type statusWriter struct {
 	http.ResponseWriter
-	status int
+	server *Server
+	status int // 0 until it is written
 }
 
 func (w *statusWriter) WriteHeader(status int) {
 	w.status = status
+	if w.server.isDraining() {
+		w.Header().Set("Connection", "close")
+	}
 	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusWriter) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.ResponseWriter.Write(p)
 }
 
 // Unwrap is for http.ResponseController.

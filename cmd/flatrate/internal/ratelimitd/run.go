@@ -279,25 +279,50 @@ func waitUntil(ctx context.Context, most time.Duration, is func() bool) {
 // probe asks whether the server (Valkey) answers, for /readyz and the metrics: once at a time.
 type probe struct {
 	client valkey.Client
-	mu     sync.Mutex
-	at     time.Time
-	err    error
+
+	mu      sync.Mutex
+	at      time.Time // of the last answer
+	err     error
+	waiting chan struct{} // is closed when the question that is under way is answered; nil if there is none
 }
 
 const (
-	probeTimeout = 250 * time.Millisecond
-	probeAge     = 500 * time.Millisecond // for how long an answer counts
+	probeWait = 250 * time.Millisecond // how long an answer is waited for
+	probeAge  = 500 * time.Millisecond // and for how long it counts
 )
 
+var errSilent = errors.New("no answer within " + probeWait.String())
+
+// check returns the last answer if it still counts, else it asks. The question has no deadline of its own: one that
+// passes would cost decisions on the same connection theirs. The client gives up a silent connection by itself.
 func (p *probe) check(ctx context.Context) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if !p.at.IsZero() && time.Since(p.at) < probeAge {
+		defer p.mu.Unlock()
 		return p.err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTimeout)
-	defer cancel()
-	p.err = p.client.Do(ctx, p.client.B().Ping().Build()).Error()
-	p.at = time.Now()
-	return p.err
+	waiting := p.waiting
+	if waiting == nil {
+		waiting = make(chan struct{})
+		p.waiting = waiting
+		go p.ask(context.WithoutCancel(ctx))
+	}
+	p.mu.Unlock()
+	select {
+	case <-waiting:
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.err
+	case <-time.After(probeWait):
+		return errSilent
+	}
+}
+
+func (p *probe) ask(ctx context.Context) {
+	err := p.client.Do(ctx, p.client.B().Ping().Build()).Error()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.at, p.err = time.Now(), err
+	close(p.waiting)
+	p.waiting = nil
 }
