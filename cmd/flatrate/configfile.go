@@ -1,7 +1,9 @@
 package main
 
 import (
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -60,12 +62,8 @@ func readConfig(path string, flags map[string]*kong.Flag) (map[string]string, er
 	if err != nil {
 		return nil, err
 	}
-	names := make([]string, 0, len(flags))
-	for name := range flags {
-		names = append(names, name)
-	}
 	values := map[string]string{}
-	m, _ := root.Keys(names...)
+	m, _ := root.Keys(slices.Sorted(maps.Keys(flags))...)
 	for key := range m.All {
 		value, ok := m.Get(key.Name())
 		flag := flags[key.Name()]
