@@ -72,8 +72,13 @@ func (f *fleet) used(t *testing.T, limit int64, subject string) int64 {
 	return r.Limit - r.Remaining
 }
 
-func overHTTP(t testing.TB, p *serveproc.Process) caller {
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+func overHTTP(t testing.TB, p *serveproc.Process) caller { return httpCaller(t, p, true) }
+
+// overNewConnections dials for each request.
+func overNewConnections(t testing.TB, p *serveproc.Process) caller { return httpCaller(t, p, false) }
+
+func httpCaller(t testing.TB, p *serveproc.Process, keep bool) caller {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableKeepAlives: !keep}}
 	t.Cleanup(client.CloseIdleConnections)
 	return func(ctx context.Context, subject string) (allowed, gone bool, err error) {
 		body := strings.NewReader(`{"plan": "p", "subject": "s=` + subject + `"}`)
@@ -118,7 +123,7 @@ func overRLS(t testing.TB, p *serveproc.Process) caller {
 // TestTerminatedUnderLoad sends SIGTERM to a server that 32 callers ask all the time. Each request that was sent is
 // answered, and the Valkey server has counted what was answered.
 func TestTerminatedUnderLoad(t *testing.T) {
-	for name, over := range map[string]func(testing.TB, *serveproc.Process) caller{"HTTP": overHTTP, "RLS": overRLS} {
+	for name, over := range map[string]func(testing.TB, *serveproc.Process) caller{"HTTP": overHTTP, "new connections": overNewConnections, "RLS": overRLS} {
 		t.Run(name, func(t *testing.T) {
 			f := newFleet(t, 1, total)
 			p := f.processes[0]

@@ -303,14 +303,14 @@ func answerOf(plans []string, results []ratelimit.Result, allowed bool) answer {
 	var tightest ratelimit.Result
 	for i, r := range results {
 		for _, l := range r.Limits() {
-			a.Limits = append(a.Limits, limitAnswer{plans[i], l.Name, &l.Limit, &l.Remaining, unix(l.Reset, l.ResetAfter), inSeconds(l.RetryAfter)})
+			a.Limits = append(a.Limits, limitAnswer{plans[i], l.Name, &l.Limit, &l.Remaining, unixSeconds(l.Reset, l.ResetAfter), inSeconds(l.RetryAfter)})
 		}
 		if i == 0 || tighter(r, tightest) {
 			tightest = r
 			a.limitAnswer = limitAnswer{Plan: plans[i], Name: r.Name, RetryAfter: inSeconds(r.RetryAfter)}
 			a.Mode = r.Mode.String()
 			if r.Limit > 0 {
-				a.Limit, a.Remaining, a.Reset = &r.Limit, &r.Remaining, unix(r.Reset, r.ResetAfter)
+				a.Limit, a.Remaining, a.Reset = &r.Limit, &r.Remaining, unixSeconds(r.Reset, r.ResetAfter)
 			}
 		}
 	}
@@ -328,8 +328,8 @@ func tighter(a, b ratelimit.Result) bool {
 	return float64(a.Remaining)/float64(a.Limit) < float64(b.Remaining)/float64(b.Limit)
 }
 
-// unix is when all is available again in Unix seconds, rounded up: by the server's clock where it was asked.
-func unix(at time.Time, after time.Duration) *int64 {
+// unixSeconds is when all is available again in Unix seconds, rounded up: by the server's clock where it was asked.
+func unixSeconds(at time.Time, after time.Duration) *int64 {
 	if at.IsZero() {
 		at = time.Now().Add(after)
 	}

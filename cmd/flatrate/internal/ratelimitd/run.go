@@ -34,11 +34,22 @@ func (s *Server) listen(ctx context.Context) (err error) {
 			err = fmt.Errorf("%s: %w", name, failed)
 			return nil
 		}
-		return newListener(l, s.cfg.Connections, func() { s.metrics.refused.WithLabelValues(name).Inc() })
+		return newListener(l.(*net.TCPListener), s.cfg.Connections, func() { s.metrics.refused.WithLabelValues(name).Inc() })
 	}
 	s.listenHTTP = take("listen-http", s.cfg.ListenHTTP)
 	s.listenRLS = take("listen-rls", s.cfg.ListenRLS)
 	return err
+}
+
+// stopListeners takes no new connections, and keeps those that clients have made already.
+func (s *Server) stopListeners() {
+	var both sync.WaitGroup
+	for _, l := range []*listener{s.listenHTTP, s.listenRLS} {
+		if l != nil {
+			both.Go(l.stop)
+		}
+	}
+	both.Wait()
 }
 
 func (s *Server) closeListeners() {
@@ -68,7 +79,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer wg.Wait()
 	serve := func(f func() error) {
 		wg.Go(func() {
-			if err := f(); err != nil && !s.isDraining() {
+			if err := f(); err != nil && inner.Err() == nil { // else its listener was closed on purpose
 				cancel(err)
 			}
 		})
@@ -194,11 +205,12 @@ func (s *Server) isDraining() bool {
 func (s *Server) drain() error {
 	begun := time.Now()
 	s.log.Info("ending: no new connections are taken", "within", s.cfg.Shutdown.String())
+	// First of all: answers from then on close their connections, and who dials again has to be refused.
+	s.stopListeners()
 	close(s.draining)
 	if s.health != nil {
 		s.health.Shutdown()
 	}
-	s.closeListeners()
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Shutdown)
 	defer cancel()
 	var both sync.WaitGroup

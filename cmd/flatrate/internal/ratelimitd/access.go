@@ -4,10 +4,8 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
-	"net"
 	"net/netip"
 	"strings"
-	"sync"
 )
 
 // minToken is how short a token may be.
@@ -20,49 +18,6 @@ func isLoopback(host string) bool {
 	}
 	addr, err := netip.ParseAddr(host)
 	return err == nil && addr.IsLoopback()
-}
-
-// listener holds so many connections, and closes further ones at once: a caller is told now rather than left to wait
-// behind clients that may be slow on purpose.
-type listener struct {
-	net.Listener
-	places  chan struct{}
-	refused func()
-}
-
-func newListener(l net.Listener, most int, refused func()) *listener {
-	return &listener{l, make(chan struct{}, most), refused}
-}
-
-// open is how many connections there are.
-func (l *listener) open() int { return len(l.places) }
-
-// Accept returns the next connection that has a place.
-func (l *listener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case l.places <- struct{}{}:
-			return &conn{Conn: c, leave: sync.OnceFunc(func() { <-l.places })}, nil
-		default:
-			_ = c.Close()
-			l.refused()
-		}
-	}
-}
-
-type conn struct {
-	net.Conn
-	leave func()
-}
-
-// Close also gives up the place.
-func (c *conn) Close() error {
-	defer c.leave()
-	return c.Conn.Close()
 }
 
 // admits says whether a caller has shown the token or a certificate, if either is asked for. One of them is enough
