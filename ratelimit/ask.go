@@ -51,24 +51,33 @@ func (l *Limiter) askServer(ctx context.Context, subject, key string, cost, coun
 	if l.places >= 0 || count == 0 {
 		return l.askAlone(ctx, key, cost, count)
 	}
-	it := &item{key: key, run: run{cost, count}, single: count == 1, done: make(chan struct{})}
-	sent := time.Now()
+	it := newItem(key, run{cost, count})
+	sent := l.now()
 	epoch := l.denials.epoch(subject)
 	fetching := count == 1 && l.batches.want(subject, cost, it)
-	if err := l.gather(ctx, it); err != nil {
+	if err := l.gather(ctx, it); err != nil { // the item may still be in somebody's hands
 		if fetching {
 			l.batches.failed(subject)
 		}
 		return Result{}, err
 	}
-	r := l.result(it.now, cost, it.answer)
+	r := l.result(it.now, cost, it.answer, it.behind)
 	if fetching {
 		l.batches.put(subject, sent, it.taken, r)
 	}
+	items.Put(it)
 	if !r.Allowed && cost == 1 {
 		l.denials.put(subject, epoch, sent, r)
 	}
 	return r, nil
+}
+
+// now is the time, where something is kept for which it matters.
+func (l *Limiter) now() (now time.Time) {
+	if l.denials.most > 0 || l.batches.most > 0 {
+		now = time.Now()
+	}
+	return now
 }
 
 // askAlone is for what is not gathered: a look, and a place, whose token is one caller's.
@@ -82,14 +91,14 @@ func (l *Limiter) askAlone(ctx context.Context, key string, cost, count int64) (
 	now, answers, err := l.exec(ctx, keys, token, runs)
 	if isFull(err) {
 		full := err
-		if now, answers, err = l.exec(ctx, keys, token, []run{{cost, 0}}); err == nil && l.result(now, cost, answers[0]).RetryAfter == 0 {
+		if now, answers, err = l.exec(ctx, keys, token, []run{{cost, 0}}); err == nil && l.result(now, cost, answers[0], 0).RetryAfter == 0 {
 			err = full
 		}
 	}
 	if err != nil {
 		return Result{}, err
 	}
-	r := l.result(now, cost, answers[0])
+	r := l.result(now, cost, answers[0], 0)
 	if count == 0 {
 		r.Allowed = r.RetryAfter == 0
 	} else if r.Allowed && l.places >= 0 {

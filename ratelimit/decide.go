@@ -104,13 +104,13 @@ func (l *Limiter) decode(reply []int64, runs []run) (now int64, answers []answer
 	states := make([]state, len(runs)*limits)
 	answers = make([]answer, len(runs))
 	now, reply = reply[0], reply[1:]
-	for i := range answers {
+	for i, asked := range runs {
 		a := &answers[i]
 		a.granted, reply = reply[0], reply[1:]
 		a.states, states = states[:limits:limits], states[limits:]
 		for j := range a.states {
 			s := state{reply[0], reply[1], reply[2]}
-			if now < 0 || !l.rules[j].can(s) || a.granted < 0 || a.granted > max(0, runs[i].count) {
+			if now < 0 || !l.rules[j].can(s) || a.granted < 0 || a.granted > max(0, asked.count) {
 				return 0, nil, fmt.Errorf("%w: %d, %v", errReply, a.granted, s)
 			}
 			a.states[j], reply = s, reply[3:]
@@ -147,20 +147,18 @@ func (l *Limiter) decodeFast(reply []int64, runs []run) (now int64, answers []an
 	states := make([]state, len(runs))
 	answers = make([]answer, len(runs))
 	now, reply = reply[0], reply[1:]
-	for i := range answers {
-		s, granted, is := &states[i], reply[2*i], reply[2*i+1]
-		cost := runs[i].cost
-		if now < 0 || granted < 0 || granted > runs[i].count || is < 0 || is > r.fullest() {
+	for i, asked := range runs {
+		s, granted, is, cost := &states[i], reply[2*i], reply[2*i+1], asked.cost
+		if now < 0 || granted < 0 || granted > asked.count || is < 0 || is > r.fullest() {
 			return 0, nil, fmt.Errorf("%w: %d, %d", errReply, granted, is)
 		}
-		switch {
-		case r.Algorithm == TokenBucket:
+		if r.Algorithm == TokenBucket {
 			missing := r.Burst*r.token - is
 			s.left, s.all = missing/r.token, is
 			if cost <= r.Burst {
 				s.this = max(0, cost*r.token-missing)
 			}
-		default:
+		} else {
 			ms := r.Window.Milliseconds()
 			s.left, s.all = is, ms-now%ms
 			if cost > is {
@@ -175,15 +173,16 @@ func (l *Limiter) decodeFast(reply []int64, runs []run) (now int64, answers []an
 	return now, answers, nil
 }
 
-// result is what one caller is told: the last one of a run.
-func (l *Limiter) result(now, cost int64, a answer) Result {
+// result is what one caller is told. Behind it in its run so many others were granted the same cost, which
+// had not happened yet when its turn was.
+func (l *Limiter) result(now, cost int64, a answer, behind int64) Result {
 	r := Result{Allowed: a.granted > 0, Granted: a.granted * cost, at: now}
 	if len(l.rules) > 1 {
 		r.limits = make([]LimitResult, len(l.rules))
 	}
 	worst, retry := -1, time.Duration(0)
 	for i := range l.rules {
-		one := l.rules[i].result(now, a.states[i])
+		one := l.rules[i].result(now, a.states[i], behind*cost)
 		if r.Allowed {
 			one.RetryAfter = 0
 		}
@@ -215,7 +214,10 @@ func tighter(one LimitResult, r Result) bool {
 	return float64(one.Remaining)*float64(r.Limit) < float64(r.Remaining)*float64(one.Limit)
 }
 
-func (r *rule) result(now int64, s state) LimitResult {
+func (r *rule) result(now int64, s state, behind int64) LimitResult {
+	if s.left += behind; r.Algorithm == TokenBucket {
+		s.all -= behind * r.token
+	}
 	limit := r.Limit.Limit
 	if r.Algorithm == TokenBucket {
 		limit = r.Burst

@@ -1,7 +1,8 @@
 #!lua
 -- KEYS[1..]  for each thing that is asked, the state of the subject's limits but those of kind c; expires when
---          all of it is available again. With a limit of kind c one thing is asked, and KEYS[2] has the
---          places: token -> until when it is held, Unix ms; expires with the last
+--          all of it is available again
+-- KEYS[2]  with a limit of kind c, where one thing is asked, the places: token -> until when it is held, Unix
+--          ms; expires with the last
 -- ARGV[1]  how many limits, k
 -- ARGV[2]  how many things are asked, n
 -- ARGV[3..]  four for each limit: its kind, its limit, and two numbers x, y
@@ -19,6 +20,7 @@
 -- The state has a section for each limit, split by ";":
 --   w q  "index used": of the window or the period
 --   b    a number: until when the bucket fills, 13 digits of Unix ms, then ticks if any
+--   w q b beside other limits: the index, or the ms, in 6 bytes, big endian; then used, or the ticks, in digits
 --   s    "index count older older:": of the newest part, and the sum and the list "index:count," of the
 --        older ones, oldest first, their indexes modulo 1000
 --   l    "base length;" and the times of the units less base, big endian, oldest first
@@ -74,6 +76,18 @@ local function period(kind, offset, t)
   return year * 12 + month, (day - doy + first + length) * 86400000 + offset
 end
 
+-- Six bytes as a number, and back.
+local function unpack6(s, at)
+  local a, b, c, d, e, f = byte(s, at, at + 5)
+  return f and ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f
+end
+
+local function pack6(n)
+  n = math.min(n, 281474976710655)
+  return string.char(floor(n / 1099511627776), floor(n / 4294967296) % 256, floor(n / 16777216) % 256,
+    floor(n / 65536) % 256, floor(n / 256) % 256, n % 256)
+end
+
 local function record(s, i, width)
   local n = 0
   for j = (i - 1) * width + 1, i * width do
@@ -116,8 +130,14 @@ local function load(i, value, pos, quiet)
   local _, last, a, b, c, s
   if kind == 'w' or kind == 'q' then -- A index, B used
     local index = indexes[i]
-    _, last, a, b = find(value, '^(%d+) (%d+);?', pos)
-    a, b = number(a), number(b) or 0
+    if k == 1 then
+      _, last, a, b = find(value, '^(%d+) (%d+)')
+      a = number(a)
+    else
+      _, last, b = find(value, '^(%d+);?', pos + 6)
+      a = b and unpack6(value, pos)
+    end
+    b = number(b) or 0
     if not a or a < index then
       b = 0
     elseif a > index then
@@ -126,11 +146,16 @@ local function load(i, value, pos, quiet)
     A[i], B[i] = index, b
     left[i] = limit - b
   elseif kind == 'b' then -- A cap, B level; ticks
-    _, last, a = find(value, '^(%d+);?', pos)
-    b = 0
-    if a then
-      b = (tonumber(sub(a, 1, 13)) - now) * x + (number(sub(a, 14)) or 0) - floor(us * x / 1000)
+    if k == 1 then
+      _, last, s = find(value, '^(%d+)')
+      if s then
+        a, s = tonumber(sub(s, 1, 13)), sub(s, 14)
+      end
+    else
+      _, last, s = find(value, '^(%d*);?', pos + 6)
+      a = s and unpack6(value, pos)
     end
+    b = a and (a - now) * x + (number(s) or 0) - floor(us * x / 1000) or 0
     a = limit * y
     if b < 0 then
       b = 0
@@ -339,13 +364,13 @@ local function save(key)
   for i = 1, k do
     local kind = kinds[i]
     if kind == 'w' or kind == 'q' then
-      sections[#sections + 1] = A[i] .. ' ' .. text(B[i])
+      sections[#sections + 1] = (k == 1 and A[i] .. ' ' or pack6(A[i])) .. text(B[i])
       ms = math.max(ms, ends[i] - now)
     elseif kind == 'b' then
       local ticks = floor(us * xs[i] / 1000) + B[i]
       local rest = ticks % xs[i]
       local whole = (ticks - rest) / xs[i]
-      sections[#sections + 1] = now + whole .. (rest > 0 and text(rest) or '')
+      sections[#sections + 1] = (k == 1 and now + whole or pack6(now + whole)) .. (rest > 0 and text(rest) or '')
       ms = math.max(ms, whole + 1)
     elseif kind == 's' then
       sections[#sections + 1] = A[i] .. ' ' .. text(C[i]) .. ' ' .. text(B[i] - C[i]) .. ' ' .. S[i]

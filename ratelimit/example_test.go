@@ -55,3 +55,45 @@ func ExampleLimiter_AllowN() {
 		log.Print("this export is larger than a limit")
 	}
 }
+
+// A user's requests count for the user and for the organisation, all or nothing.
+func ExampleAllowAll() {
+	users, err := ratelimit.New(client, ratelimit.Config{Name: "user", Limits: []ratelimit.Limit{{Limit: 100, Window: time.Minute}}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	orgs, err := ratelimit.New(client, ratelimit.Config{Name: "org", Limits: []ratelimit.Limit{{Limit: 5000, Window: time.Minute}}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, allowed, err := ratelimit.AllowAll(context.Background(),
+		ratelimit.Ask{Limiter: users, Subject: "42"}, ratelimit.Ask{Limiter: orgs, Subject: "acme"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Print(allowed)
+}
+
+// At most three reports at a time for each user, also while the server is away.
+func ExampleLimiter_Release() {
+	reports, err := ratelimit.New(client, ratelimit.Config{
+		Name:      "report",
+		Limits:    []ratelimit.Limit{{Algorithm: ratelimit.Concurrency, Limit: 3, Lease: 5 * time.Minute}},
+		Outage:    ratelimit.OutageLocal,
+		Processes: 2, // each then allows one
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	result, err := reports.Allow(ctx, "user:42")
+	if err != nil || !result.Allowed {
+		return
+	}
+	defer func() {
+		if _, err := reports.Release(ctx, "user:42", result); err != nil {
+			log.Print(err) // the place ends with its lease
+		}
+	}()
+	// ... write the report
+}

@@ -23,11 +23,20 @@ type item struct {
 	before run   // a refund that goes before it, if its cost is not zero
 	extra  int64 // units to take with it, as many as there are
 
-	done   chan struct{}
+	done   chan struct{} // receives once all below is set
 	now    int64
-	answer answer
-	taken  int64 // of the extra units
+	answer answer // of the run that this item was part of
+	behind int64  // how many in the run were granted after this one
+	taken  int64  // of the extra units
 	err    error
+}
+
+var items = sync.Pool{New: func() any { return &item{done: make(chan struct{}, 1)} }}
+
+func newItem(key string, r run) *item {
+	it := items.Get().(*item)
+	*it = item{key: key, run: r, single: r.count == 1, done: it.done}
+	return it
 }
 
 // gatherer sends what callers ask at the same time in one call. Nobody waits for others to come: the
@@ -117,10 +126,11 @@ func (l *Limiter) gather(ctx context.Context, it *item) error {
 		ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 		defer cancel()
 		l.sendAll(ctx, batch)
+		<-it.done
 		return it.err
 	}
 	for part := range slices.Chunk(batch, maxGathered) {
-		go func() { //nolint:contextcheck // it asks for many callers, each with a context of its own
+		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), l.cfg.Timeout)
 			defer cancel()
 			l.sendAll(ctx, part)
@@ -208,15 +218,17 @@ func (l *Limiter) sendAll(ctx context.Context, items []*item) {
 				it.taken = answers[i].granted
 			case w.part == 0 && answers[i].err != nil:
 				it.err = answers[i].err
-			case w.part == 0 && it.single:
-				it.answer = l.turn(c.runs[i].cost, answers[i], int64(j))
 			case w.part == 0:
 				it.answer = answers[i]
+				if it.single { // the first ones of a run are granted
+					it.behind = max(0, answers[i].granted-1-int64(j))
+					it.answer.granted = min(1, max(0, answers[i].granted-int64(j)))
+				}
 			}
 		}
 	}
 	for _, it := range items {
-		close(it.done)
+		it.done <- struct{}{}
 	}
 }
 
@@ -245,25 +257,6 @@ func (l *Limiter) deny(ctx context.Context, c *call, full error) (now int64, ans
 		}
 	}
 	return now, answers, nil
-}
-
-// turn is what the j-th of the callers of a run is told: those behind it that were granted had not been yet.
-func (l *Limiter) turn(cost int64, a answer, j int64) answer {
-	if j >= a.granted {
-		return answer{granted: 0, states: a.states}
-	}
-	behind := a.granted - 1 - j
-	if behind == 0 {
-		return answer{granted: 1, states: a.states}
-	}
-	states := slices.Clone(a.states)
-	for i := range states {
-		states[i].left += behind * cost
-		if r := &l.rules[i]; r.Algorithm == TokenBucket {
-			states[i].all -= behind * cost * r.token
-		}
-	}
-	return answer{granted: 1, states: states}
 }
 
 // isCluster says whether a client sends keys of different slots to different nodes.

@@ -183,7 +183,7 @@ func (l Limit) onlyItsFields() error {
 	}
 	if l.Algorithm == TokenBucket {
 		if l.Burst < 0 || l.Burst > MaxLimit {
-			errs = append(errs, fmt.Errorf("Burst is %d, not from 1 to %d", l.Burst, int64(MaxLimit)))
+			errs = append(errs, fmt.Errorf("%s is %d, not from 1 to %d", "Burst", l.Burst, int64(MaxLimit)))
 		}
 	} else {
 		errs = append(errs, none("Burst", l.Burst == 0))
@@ -245,7 +245,7 @@ func (r *rule) bucket() error {
 		return fmt.Errorf("Limit is %d in %v: as a fraction its rate has a numerator above %d a millisecond", r.Limit.Limit, r.Window, maxTicks)
 	}
 	if r.Burst > MaxLimit/r.token || r.Burst*r.token/r.ticks > maxFill {
-		return fmt.Errorf("Burst is %d: too much beside a rate of %d in %v", r.Burst, r.Limit.Limit, r.Window)
+		return fmt.Errorf("%s is %d: too much beside a rate of %d in %v", "Burst", r.Burst, r.Limit.Limit, r.Window)
 	}
 	return nil
 }
@@ -303,5 +303,5 @@ func shapes(limits []Limit) string {
 	for i, l := range limits {
 		all[i] = l.shape()
 	}
-	return strings.Join(all, "+")
+	return strings.Join(all, "")
 }

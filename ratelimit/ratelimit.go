@@ -13,7 +13,8 @@
 //	fr:rate:NAME:SHAPE:{SUBJECT}        string  the state of the limits, see below  when all is available again
 //	fr:rate:NAME:SHAPE:{SUBJECT}:held   zset    places of a Concurrency limit       with the last place
 //
-// SHAPE is how the limits count, not how much: a letter and a window for each ("w1m", "b1s+qd").
+// SHAPE is how the limits count, not how much: a letter and a window for each ("w1m", "b1sqd"). A plan
+// without a name has no NAME and no colon behind it.
 package ratelimit
 
 import (
@@ -38,7 +39,7 @@ const DefaultTimeout = 40 * time.Millisecond
 type Config struct {
 	// Prefix stands before every key; all who share limits use the same one. Default "fr".
 	Prefix string
-	// Name keeps apart plans that apply to the same subjects. Default "default".
+	// Name keeps apart plans that apply to the same subjects. By default it is empty, and not in the keys.
 	Name string
 	// Limits are the rules that a request has to pass, all of them: one to 16, at most one of them
 	// Concurrency.

@@ -47,8 +47,8 @@ type rater struct {
 	store   *goredisstore.GoRedisStore
 }
 
-func newRater(ctx context.Context, b *B, binary string) *rater {
-	server := valkeytest.StartWith(b, valkeytest.Config{TCP: true, Binary: binary})
+func newRater(ctx context.Context, b *B) *rater {
+	server := valkeytest.StartWith(b, valkeytest.Config{TCP: true})
 	r := &rater{b: b, admin: server.Client()}
 	var err error
 	r.client, err = flatrate.Connect(ctx, "valkey://"+server.Addr)
@@ -138,7 +138,7 @@ func (r *rater) incr(subjects []string) op {
 }
 
 func ratelimitRows(ctx context.Context, b *B) []Row {
-	r := newRater(ctx, b, valkeytest.Valkey)
+	r := newRater(ctx, b)
 	own, one := subjects(false), subjects(true)
 	fixed := ratelimit.Config{Limits: []ratelimit.Limit{fixedLimit}}
 	bucket := ratelimit.Config{Limits: []ratelimit.Limit{bucketLimit}}
@@ -159,18 +159,18 @@ func ratelimitRows(ctx context.Context, b *B) []Row {
 		row("hot-key-64", r.ours(one, fixed), peer("redis_rate", r.redisRate(one, 1))),
 		row("lease-64", r.ours(own, batch), peer("redis_rate", r.redisRate(own, 1))),
 		row("lease-hot-key-64", r.ours(one, batch), peer("redis_rate", r.redisRate(one, 1))),
-		row("denied-64", r.denied(own), peer("redis_rate", r.redisRate(own, 1))),
+		row("denied-64", r.denied(ctx, own), peer("redis_rate", r.redisRate(own, 1))),
 	}
-	return append(rows, bytesRows(ctx, b)...)
+	return append(rows, bytesRows(b)...)
 }
 
 // denied asks for subjects that have used up their limit, which the process remembers.
-func (r *rater) denied(subjects []string) op {
+func (r *rater) denied(ctx context.Context, subjects []string) op {
 	l := r.limiter(ratelimit.Config{
 		Name: "denied", Limits: []ratelimit.Limit{{Limit: 1, Window: 300 * 24 * time.Hour}}, RememberDenied: time.Minute,
 	})
 	for _, s := range subjects {
-		_, err := l.Allow(context.Background(), s)
+		_, err := l.Allow(ctx, s)
 		r.b.Must(err)
 	}
 	return func(ctx context.Context, caller int) error {
@@ -183,14 +183,14 @@ func (r *rater) denied(subjects []string) op {
 }
 
 // bytesRows are what a subject costs in the server's memory, its key and expiry included, on a server of
-// its own that is emptied before each round.
-func bytesRows(ctx context.Context, b *B) []Row {
-	r := newRater(ctx, b, valkeytest.Valkey)
-	many, few := 30_000, 60
+// its own that is emptied before each round. Subjects are numbers of eight digits.
+func bytesRows(b *B) []Row {
+	m := newMeter(b, valkeytest.Valkey)
+	// Just below a power of two, where the server's tables are full.
+	many, few := 8000, 60
 	if b.Quick {
-		many, few = 15_000, 30
+		many, few = 2000, 20
 	}
-	plan := func(limits ...ratelimit.Limit) ratelimit.Config { return ratelimit.Config{Limits: limits} }
 	minute := func(a ratelimit.Algorithm, limit int64) ratelimit.Limit {
 		return ratelimit.Limit{Algorithm: a, Limit: limit, Window: time.Minute}
 	}
@@ -199,79 +199,125 @@ func bytesRows(ctx context.Context, b *B) []Row {
 		return Row{Name: name, Unit: "B", Better: "lower", Ours: ours, Peers: peers}
 	}
 	rows := []Row{
-		row("gcra-bytes", r.bytes(many, 1, bucketLimit), Peer{"redis_rate", r.memory(many, func(ctx context.Context, i int) error {
-			_, err := r.theirs.Allow(ctx, "user:"+strconv.Itoa(100000+i), redis_rate.PerHour(1000))
-			return err
-		})}),
-		row("log-1000-bytes", r.bytes(few, 1000, minute(ratelimit.SlidingLog, 1000)), Peer{"sorted-set log", r.memory(few, r.sortedSet)}),
+		row("gcra-bytes", m.ours(many, 1, ratelimit.Limit{Algorithm: ratelimit.TokenBucket, Limit: 1, Window: time.Hour}), Peer{"redis_rate", m.round(many, m.redisRate)}),
+		row("log-1000-bytes", m.ours(few, 1000, minute(ratelimit.SlidingLog, 1000)), Peer{"sorted-set log", m.round(few, m.sortedSet)}),
+	}
+	if b.Quick {
+		return rows // the others have no targets, and no spread
 	}
 	for _, binary := range []string{valkeytest.Valkey, valkeytest.Redis} {
-		r, suffix := newRater(ctx, b, binary), ""
+		m, suffix := newMeter(b, binary), ""
 		if binary == valkeytest.Redis {
 			suffix = "-redis"
 		}
 		for _, one := range []struct {
-			name string
-			n    int
-			cfg  ratelimit.Config
+			name   string
+			n      int
+			limits []ratelimit.Limit
 		}{
-			{"fixed", 1, plan(minute(ratelimit.FixedWindow, 100))},
-			{"bucket", 1, plan(minute(ratelimit.TokenBucket, 100))},
-			{"sliding", 1, plan(minute(ratelimit.SlidingWindow, 100))},
-			{"log-10", 10, plan(minute(ratelimit.SlidingLog, 100))},
-			{"concurrency", 1, plan(places)},
-			{"quota", 1, plan(quotaLimit)},
-			{"three-limits", 1, plan(minute(ratelimit.FixedWindow, 100), minute(ratelimit.TokenBucket, 100), quotaLimit)},
+			{"fixed", 1, []ratelimit.Limit{minute(ratelimit.FixedWindow, 100)}},
+			{"bucket", 1, []ratelimit.Limit{minute(ratelimit.TokenBucket, 100)}},
+			{"sliding", 1, []ratelimit.Limit{minute(ratelimit.SlidingWindow, 100)}},
+			{"log-10", 10, []ratelimit.Limit{minute(ratelimit.SlidingLog, 100)}},
+			{"log-100", 100, []ratelimit.Limit{minute(ratelimit.SlidingLog, 100)}},
+			{"concurrency", 1, []ratelimit.Limit{places}},
+			{"quota", 1, []ratelimit.Limit{quotaLimit}},
+			{"three-limits", 1, []ratelimit.Limit{minute(ratelimit.FixedWindow, 100), minute(ratelimit.TokenBucket, 100), quotaLimit}},
 		} {
-			rows = append(rows, row("bytes-"+one.name+suffix, r.bytes(many/3, one.n, one.cfg.Limits...)))
+			count := many
+			if one.n > 1 {
+				count = 250
+			}
+			rows = append(rows, row("bytes-"+one.name+suffix, m.ours(count, one.n, one.limits...)))
 		}
 	}
 	return rows
 }
 
-// sortedSet is the sliding log that most tutorials show, with its 1,000 entries.
-func (r *rater) sortedSet(ctx context.Context, i int) error {
-	now := time.Now().UnixMicro()
-	add := r.admin.B().Zadd().Key("log:user:" + strconv.Itoa(i)).ScoreMember()
-	for n := range int64(1000) {
-		add = add.ScoreMember(float64(now+n), strconv.FormatInt(now+n, 10)+"-"+strconv.FormatInt(n, 10))
-	}
-	if err := r.admin.Do(ctx, add.Build()).Error(); err != nil {
-		return err
-	}
-	return r.admin.Do(ctx, r.admin.B().Pexpire().Key("log:user:"+strconv.Itoa(i)).Milliseconds(60_000).Build()).Error()
+// meter fills a server and looks at its memory. Whoever fills it connects for that alone, since what
+// connections take is more than what is measured.
+type meter struct {
+	b      *B
+	server *valkeytest.Server
+	admin  valkey.Client
 }
 
-// bytes is a round in which each of many subjects has used n units, one at a time.
-func (r *rater) bytes(many, n int, limits ...ratelimit.Limit) Round {
-	l := r.limiter(ratelimit.Config{Limits: limits})
-	return r.memory(many, func(ctx context.Context, i int) error {
-		for range n {
-			if _, err := l.Allow(ctx, "user:"+strconv.Itoa(100000+i)); err != nil {
-				return err
-			}
+func newMeter(b *B, binary string) *meter {
+	server := valkeytest.StartWith(b, valkeytest.Config{Binary: binary})
+	return &meter{b, server, server.Client()}
+}
+
+// filler makes what one subject needs; end disconnects it.
+type filler func(ctx context.Context) (fill func(ctx context.Context, subject string) error, end func(), err error)
+
+// ours is a round in which each of many subjects has used n units, one at a time.
+func (m *meter) ours(many, n int, limits ...ratelimit.Limit) Round {
+	return m.round(many, func(ctx context.Context) (func(context.Context, string) error, func(), error) {
+		client, err := flatrate.Connect(ctx, "unix://"+m.server.Socket)
+		if err != nil {
+			return nil, nil, err
 		}
-		return nil
+		l, err := ratelimit.New(client, ratelimit.Config{Limits: limits, Timeout: 10 * time.Second})
+		return func(ctx context.Context, subject string) error {
+			for range n {
+				if _, err := l.Allow(ctx, subject); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, client.Close, err
 	})
 }
 
-// memory is a round that returns the bytes that each of many subjects takes.
-func (r *rater) memory(many int, fill func(ctx context.Context, i int) error) Round {
+func (m *meter) redisRate(context.Context) (func(context.Context, string) error, func(), error) {
+	client := redis.NewClient(&redis.Options{Network: "unix", Addr: m.server.Socket})
+	l := redis_rate.NewLimiter(client)
+	return func(ctx context.Context, subject string) error {
+		_, err := l.Allow(ctx, subject, redis_rate.PerHour(1))
+		return err
+	}, func() { _ = client.Close() }, nil
+}
+
+// sortedSet is the sliding log that most tutorials show, with its 1,000 entries.
+func (m *meter) sortedSet(context.Context) (func(context.Context, string) error, func(), error) {
+	return func(ctx context.Context, subject string) error {
+		now := time.Now().UnixMicro()
+		add := m.admin.B().Zadd().Key("log:" + subject).ScoreMember()
+		for n := range int64(1000) {
+			add = add.ScoreMember(float64(now+n), strconv.FormatInt(now+n, 10)+"-"+strconv.FormatInt(n, 10))
+		}
+		if err := m.admin.Do(ctx, add.Build()).Error(); err != nil {
+			return err
+		}
+		return m.admin.Do(ctx, m.admin.B().Pexpire().Key("log:"+subject).Milliseconds(60_000).Build()).Error()
+	}, func() {}, nil
+}
+
+// round returns the bytes that each of many subjects takes.
+func (m *meter) round(many int, open filler) Round {
 	return func(ctx context.Context, _ time.Duration) (float64, error) {
-		if err := r.admin.Do(ctx, r.admin.B().Flushall().Sync().Build()).Error(); err != nil {
+		fillAll := func(n int) error {
+			fill, end, err := open(ctx)
+			if err != nil {
+				return err
+			}
+			defer end()
+			return eachOf(ctx, n, func(ctx context.Context, i int) error { return fill(ctx, strconv.Itoa(10_000_000+i)) })
+		}
+		if err := fillAll(1); err != nil { // the script is not the subjects'
 			return 0, err
 		}
-		if err := fill(ctx, many); err != nil { // scripts and buffers are not the subjects'
+		if err := m.admin.Do(ctx, m.admin.B().Flushall().Sync().Build()).Error(); err != nil {
 			return 0, err
 		}
-		before, err := usedMemory(ctx, r.admin)
+		before, err := m.used(ctx)
 		if err != nil {
 			return 0, err
 		}
-		if err := eachOf(ctx, many, fill); err != nil {
+		if err := fillAll(many); err != nil {
 			return 0, err
 		}
-		after, err := usedMemory(ctx, r.admin)
+		after, err := m.used(ctx)
 		return float64(after-before) / float64(many), err
 	}
 }
@@ -302,29 +348,38 @@ func eachOf(ctx context.Context, n int, f func(ctx context.Context, i int) error
 	return err
 }
 
-// usedMemory is the server's, once two looks agree that nothing is on its way any more.
-func usedMemory(ctx context.Context, admin valkey.Client) (int64, error) {
+// used is the server's memory once only this client is connected and two looks agree.
+func (m *meter) used(ctx context.Context) (int64, error) {
 	last := int64(-1)
-	for range 100 {
-		text, err := admin.Do(ctx, admin.B().Info().Section("memory").Build()).ToString()
+	for range 500 {
+		text, err := m.admin.Do(ctx, m.admin.B().Info().Section("memory", "clients").Build()).ToString()
 		if err != nil {
 			return 0, err
 		}
-		_, rest, _ := strings.Cut(text, "\nused_memory:")
-		number, _, _ := strings.Cut(rest, "\r")
-		n, err := strconv.ParseInt(number, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("INFO memory: %w", err)
+		memory, err1 := infoNumber(text, "used_memory")
+		clients, err2 := infoNumber(text, "connected_clients")
+		switch {
+		case err1 != nil || err2 != nil:
+			return 0, errors.Join(err1, err2)
+		case clients == 1 && memory == last:
+			return memory, nil
 		}
-		if n == last {
-			return n, nil
-		}
-		last = n
+		last = memory
 		select {
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(5 * time.Millisecond):
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
 	}
 	return last, nil
+}
+
+func infoNumber(text, name string) (int64, error) {
+	_, rest, _ := strings.Cut(text, "\n"+name+":")
+	number, _, _ := strings.Cut(rest, "\r")
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("INFO: %s: %w", name, err)
+	}
+	return n, nil
 }

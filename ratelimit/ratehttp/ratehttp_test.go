@@ -621,3 +621,38 @@ func TestNewNamesTheField(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkHandler is a decision behind the middleware; BenchmarkAllow the same without.
+func BenchmarkHandler(b *testing.B) {
+	m, err := ratehttp.New(ratehttp.Config{Limiter: benchLimiter(b), Key: ratehttp.User(user)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	h := m.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header.Set("X-User", "anna")
+	for b.Loop() {
+		h.ServeHTTP(httptest.NewRecorder(), r)
+	}
+}
+
+func BenchmarkAllow(b *testing.B) {
+	l := benchLimiter(b)
+	for b.Loop() {
+		_ = httptest.NewRecorder()
+		if _, err := l.Allow(b.Context(), "user:anna"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func benchLimiter(b *testing.B) *ratelimit.Limiter {
+	b.Helper()
+	l, err := ratelimit.New(valkeytest.Start(b).Client(), ratelimit.Config{
+		Limits: []ratelimit.Limit{{Limit: 1 << 40, Window: time.Hour}}, Timeout: 10 * time.Second,
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return l
+}

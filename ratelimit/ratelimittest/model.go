@@ -175,8 +175,11 @@ func (m *model) decided(us int64) {
 		}
 		return
 	}
-	if m.limit.Algorithm != ratelimit.Concurrency || m.fits(us, 1) <= 0 {
-		m.used = m.stepBack(us / 1000)
+	if m.limit.Algorithm == ratelimit.Concurrency && m.fits(us, 1) > 0 {
+		return
+	}
+	if moved := m.stepBack(us / 1000); !slices.Equal(moved, m.used) {
+		m.used = m.live(moved, us/1000)
 	}
 }
 

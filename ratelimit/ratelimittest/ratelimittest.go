@@ -35,6 +35,7 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"Batches", batchesAdd},
 		{"RememberDenied", remembered},
 		{"Wait", waits},
+		{"Accuracy", accuracy},
 		{"RealClock", realClock},
 		{"Oracle", shortOracle},
 	} {
@@ -130,7 +131,7 @@ func largeNumbers(t *testing.T, env valkeytest.Env) {
 // subjects holds that no subject, and no name of a limit, meets another's counter.
 func subjects(t *testing.T, env valkeytest.Env) {
 	prefix := valkeytest.Prefix(t)
-	for _, name := range []string{"", "a", "a:b", "a{b}"} {
+	for _, name := range []string{"", "a", "a:b", "a{b}", "w400d", "w400d:"} {
 		l := newLimiter(t, env, ratelimit.Config{Prefix: prefix, Name: name, Limits: []ratelimit.Limit{{Limit: 1, Window: longWindow}}})
 		for _, subject := range []string{
 			"", "%", "{", "}", "{}", "a", "a ", "b:{a}", "%7Ba%7D", "a\x00", "a\n", "*", "ü", "\xff",
