@@ -41,6 +41,9 @@ func (l *Limiter) ask(ctx context.Context, subject string, cost, count int64) (R
 		away.Suspect(l.probe(key))
 		return Result{}, fmt.Errorf("ratelimit: %w", err)
 	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no answer within %v: %w", l.cfg.Timeout, err)
+	}
 	if _, answered := valkey.IsValkeyErr(err); !answered && !errors.Is(err, errReply) {
 		away.Open(err, l.probe(key))
 	}
@@ -54,16 +57,19 @@ func (l *Limiter) askServer(ctx context.Context, subject, key string, cost, coun
 	it := newItem(key, run{cost, count})
 	sent := l.now()
 	epoch := l.denials.epoch(subject)
-	fetching := count == 1 && l.batches.want(subject, cost, it)
+	var batch *taken
+	if count == 1 {
+		batch = l.batches.want(subject, cost, it)
+	}
 	if err := l.gather(ctx, it); err != nil { // the item may still be in somebody's hands
-		if fetching {
-			l.batches.failed(subject)
+		if batch != nil {
+			l.batches.failed(subject, batch)
 		}
 		return Result{}, err
 	}
 	r := l.result(it.now, cost, it.answer, it.behind)
-	if fetching {
-		l.batches.put(subject, sent, it.taken, r)
+	if batch != nil {
+		l.batches.put(subject, batch, sent, it.taken, r)
 	}
 	items.Put(it)
 	if !r.Allowed && cost == 1 {

@@ -47,6 +47,9 @@ func (l *Limiter) Reset(ctx context.Context, subject string) error {
 	defer l.denials.forget(subject)
 	defer l.batches.forget(subject)
 	k := l.keys.Key(subject)
+	if err := l.breaker(k).Err(); err != nil {
+		return fmt.Errorf("ratelimit: reset: %w", err)
+	}
 	del := l.client.B().Del().Key(k)
 	if l.places >= 0 {
 		del = del.Key(k + heldPart)
@@ -69,6 +72,9 @@ func (l *Limiter) Release(ctx context.Context, subject string, r Result) (held b
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()
 	key := l.keys.Key(subject) + heldPart
+	if err := l.breaker(key).Err(); err != nil {
+		return false, fmt.Errorf("ratelimit: release: %w", err)
+	}
 	n, err := l.client.Do(ctx, l.client.B().Zrem().Key(key).Member(r.token).Build()).AsInt64()
 	if err != nil {
 		return false, fmt.Errorf("ratelimit: release: %w", err)

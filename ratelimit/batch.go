@@ -57,11 +57,11 @@ func (b *batches) take(subject string, cost int64) (Result, bool) {
 	return r, true
 }
 
-// want says whether this caller takes a batch along, and puts it on its item. Then put or failed has to be
-// called.
-func (b *batches) want(subject string, cost int64, it *item) bool {
+// want returns where a batch goes that this caller takes along, and puts it on its item; nil if it takes
+// none. Then put or failed has to be called.
+func (b *batches) want(subject string, cost int64, it *item) *taken {
 	if b.most == 0 || cost > b.most {
-		return false
+		return nil
 	}
 	now := time.Now()
 	s := &b.shards[shardOf(subject)]
@@ -75,14 +75,14 @@ func (b *batches) want(subject string, cost int64, it *item) bool {
 		if len(s.subjects) >= shardSubjects {
 			makeRoom(s.subjects, func(t *taken) bool { return !t.fetching && now.After(t.until) })
 			if len(s.subjects) >= shardSubjects {
-				return false
+				return nil
 			}
 		}
 		t = &taken{}
 		s.subjects[subject] = t
 	}
 	if t.fetching {
-		return false
+		return nil
 	}
 	t.fetching = true
 	switch {
@@ -98,21 +98,20 @@ func (b *batches) want(subject string, cost int64, it *item) bool {
 		t.left = 0
 	}
 	it.extra = t.size - 1
-	return true
+	return t
 }
 
 // failed says that a batch did not come.
-func (b *batches) failed(subject string) {
+func (b *batches) failed(subject string, t *taken) {
 	s := &b.shards[shardOf(subject)]
 	s.Lock()
 	defer s.Unlock()
-	if t := s.subjects[subject]; t != nil {
-		t.fetching = false
-	}
+	t.fetching = false
 }
 
-// put keeps units that came with a result, of a call that was sent at a time.
-func (b *batches) put(subject string, sent time.Time, units int64, r Result) {
+// put keeps units that came with a result, of a call that was sent at a time. After a reset nobody finds
+// them any more.
+func (b *batches) put(subject string, t *taken, sent time.Time, units int64, r Result) {
 	keep := b.keep
 	for i := range b.rules {
 		if a := b.rules[i].Algorithm; a == FixedWindow || a == Quota { // such units end with their window
@@ -127,10 +126,6 @@ func (b *batches) put(subject string, sent time.Time, units int64, r Result) {
 	s := &b.shards[shardOf(subject)]
 	s.Lock()
 	defer s.Unlock()
-	t := s.subjects[subject]
-	if t == nil { // it was reset
-		return
-	}
 	t.fetching = false
 	t.left, t.until, t.result, t.since = units, sent.Add(keep), r, sent
 }

@@ -70,6 +70,16 @@ func (q *queue) join(it *item) (lead bool) {
 	return lead
 }
 
+// grow lets others run who are ready to, for as long as that makes the queue longer.
+func (q *queue) grow() {
+	for before, now := 0, 1; now > before && now < maxGathered; {
+		runtime.Gosched()
+		q.mu.Lock()
+		before, now = now, len(q.waiting)
+		q.mu.Unlock()
+	}
+}
+
 // take returns what waits; who comes now leads the next call.
 func (q *queue) take() []*item {
 	q.mu.Lock()
@@ -85,7 +95,7 @@ func (g *gatherer) collect(it *item, cluster bool) []*item {
 		if !g.together.join(it) {
 			return nil
 		}
-		runtime.Gosched()
+		g.together.grow()
 		return g.together.take()
 	}
 	shard := &g.apart[shardOf(it.key)]
@@ -103,7 +113,7 @@ func (g *gatherer) collect(it *item, cluster bool) []*item {
 	if !lead {
 		return nil
 	}
-	runtime.Gosched()
+	q.grow()
 	shard.Lock()
 	defer shard.Unlock()
 	delete(shard.queues, it.key)

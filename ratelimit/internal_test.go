@@ -79,8 +79,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	for i := range many {
 		subject := strconv.Itoa(i)
 		l.denials.put(subject, 0, now, Result{RetryAfter: time.Hour})
-		if l.batches.want(subject, 1, &item{}) {
-			l.batches.put(subject, now, 0, Result{ResetAfter: time.Hour})
+		if t := l.batches.want(subject, 1, &item{}); t != nil {
+			l.batches.put(subject, t, now, 0, Result{ResetAfter: time.Hour})
 		}
 		admitted += l.local.decide(subject, 10, 1).Granted
 	}

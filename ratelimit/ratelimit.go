@@ -71,9 +71,9 @@ type Config struct {
 
 // Hooks are optional funcs, called from any goroutine. They should return soon.
 type Hooks struct {
-	// Down is called when the server counts as away: after err, until Up decisions are made without it.
+	// Down is called when the server counts as away: after err, and until Up, decisions are made without it.
 	Down func(err error)
-	// Up is called when it has answered again.
+	// Up is called when it has answered again, or when nobody has asked for a minute.
 	Up func()
 }
 

@@ -74,6 +74,49 @@ func calls(t *testing.T, env valkeytest.Env) {
 	}
 }
 
+// changes holds what happens to counts when a plan changes under its name.
+func changes(t *testing.T, env valkeytest.Env) {
+	prefix := valkeytest.Prefix(t)
+	plan := func(limits ...ratelimit.Limit) *ratelimit.Limiter {
+		return newLimiter(t, env, ratelimit.Config{Prefix: prefix, Name: "n", Limits: limits})
+	}
+	for name, limit := range lasting(10) {
+		l := plan(limit)
+		if r := ask(t, l, name, 8); !r.Allowed {
+			t.Fatalf("%s: another plan's units were counted: %+v", name, r)
+		}
+		// Another window, or algorithm, or one more limit, is another count.
+		other := limit
+		if other.Window != 0 {
+			other.Window -= time.Hour
+		} else {
+			other.Offset -= time.Hour
+		}
+		for i, l := range []*ratelimit.Limiter{plan(other), plan(limit, ratelimit.Limit{Limit: 10, Window: time.Hour})} {
+			if r := ask(t, l, name, 8); !r.Allowed {
+				t.Errorf("%s, change %d: %+v", name, i, r)
+			}
+		}
+		// Another limit takes the count along: a raised one admits the difference, a lowered one nothing.
+		raised, lowered := limit, limit
+		if limit.Burst != 0 {
+			raised.Burst, lowered.Burst = 15, 5
+		} else {
+			raised.Limit, lowered.Limit = 15, 5
+		}
+		if r := ask(t, plan(lowered), name, 1); r.Allowed || r.Remaining != 0 {
+			t.Errorf("%s lowered: %+v", name, r)
+		}
+		want := int64(7)
+		if limit.Burst != 0 {
+			want = 10 // a bucket that holds less forgets what it can't hold
+		}
+		if r, err := plan(raised).AllowAtMost(t.Context(), name, 100); err != nil || r.Granted != want {
+			t.Errorf("%s raised: %d granted, want %d (%v)", name, r.Granted, want, err)
+		}
+	}
+}
+
 // places holds Concurrency to its documentation.
 func places(t *testing.T, env valkeytest.Env) {
 	const lease = 300 * time.Millisecond

@@ -28,6 +28,7 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"Healing", healing},
 		{"Concurrent", concurrent},
 		{"Calls", calls},
+		{"Changes", changes},
 		{"Places", places},
 		{"Several", several},
 		{"SubjectsTogether", subjectsTogether},
