@@ -151,8 +151,11 @@ func (f *serveFlags) config(log *slog.Logger) (ratelimitd.Config, error) {
 	}
 	if f.Limits != "" {
 		cfg.PlanNames, errPlans = planNames(f.Limits, log)
-		cfg.OpenPlans = func(client valkey.Client, hooks ratelimit.Hooks) (ratelimitd.Plans, error) {
-			return limits.Open(f.Limits, limits.Config{Client: client, Prefix: f.Prefix, Limiters: hooks, Logger: log})
+		cfg.OpenPlans = func(client valkey.Client, hooks ratelimit.Hooks, reloaded func(ok bool)) (ratelimitd.Plans, error) {
+			return limits.Open(f.Limits, limits.Config{
+				Client: client, Prefix: f.Prefix, Limiters: hooks, Logger: log,
+				Changed: func([]string) { reloaded(true) }, Failed: func(error) { reloaded(false) },
+			})
 		}
 	}
 	if errPlans != nil { // names are unknown then

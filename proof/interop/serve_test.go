@@ -39,6 +39,7 @@ type caller func(ctx context.Context, subject string) (allowed, gone bool, err e
 // fleet is servers on one Valkey server.
 type fleet struct {
 	valkey    *valkeytest.Server
+	plans     string // the file
 	processes []*serveproc.Process
 }
 
@@ -51,7 +52,7 @@ func newFleet(t *testing.T, servers int, limit int64) *fleet {
 		os.WriteFile(rules, []byte("domain: d\ndescriptors: [{key: s, plan: p}]\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{valkey: valkeytest.Start(t)}
+	f := &fleet{valkey: valkeytest.Start(t), plans: plans}
 	for range servers {
 		f.processes = append(f.processes, serveproc.Start(t, "--valkey", "unix://"+f.valkey.Socket, "--limits", plans, "--envoy-rules", rules))
 	}
@@ -222,6 +223,36 @@ func TestOneOfTwoKilled(t *testing.T) {
 		t.Errorf("%d admitted, %d lost with the server, limit %d", a, l, limit)
 	}
 	t.Logf("limit %d: %d admitted, %d requests lost with the server, %d denied", limit, allowed.Load(), lost.Load(), denied.Load())
+}
+
+// TestHangup changes the plans and sends SIGHUP.
+func TestHangup(t *testing.T) {
+	f := newFleet(t, 1, 1)
+	p, ask := f.processes[0], overHTTP(t, f.processes[0])
+	must := func(want bool) bool {
+		allowed, _, err := ask(t.Context(), "h")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return allowed == want
+	}
+	if !must(true) || !must(false) {
+		t.Fatal("the limit is not 1")
+	}
+	if err := os.WriteFile(f.plans, []byte("plans:\n  p: {limits: [{limit: 1000, window: 300d}]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for begun := time.Now(); !strings.Contains(p.Log(), "plans have changed"); time.Sleep(time.Millisecond) {
+		if time.Since(begun) > 10*time.Second {
+			t.Fatalf("the plans are as they were\n%s", p.Log())
+		}
+	}
+	if !must(true) || !strings.Contains(p.Log(), "SIGHUP: the files are loaded again") {
+		t.Errorf("%s", p.Log())
+	}
 }
 
 // TestServeSoak keeps a server under load for FLATRATE_SOAK (a duration such as 10m), and looks at its memory. It is

@@ -144,7 +144,7 @@ func asksOf(parts []*part) []ratelimit.Ask {
 }
 
 func look(ctx context.Context, parts []*part) (allowed bool, err error) {
-	results, allowed, err := peek(ctx, asksOf(parts))
+	results, allowed, err := peek(ctx, asksOf(parts)...)
 	for i, p := range parts {
 		p.result = results[i]
 	}

@@ -25,6 +25,10 @@ func (s *Server) newHTTP() *http.Server {
 		mux.Handle(pattern, s.measured(endpoint, s.guarded(open, h)))
 	}
 	handle("POST /v1/ratelimit/check", "check", false, s.check)
+	handle("/v1/ratelimit/check", "check", true, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Allow", http.MethodPost)
+		refuse(w, http.StatusMethodNotAllowed, "A check is a POST.")
+	})
 	handle("/v1/ratelimit/auth", "auth", false, s.auth) // with the client's method, where a gateway passes it on
 	handle("GET /metrics", "metrics", false, s.metrics.handler().ServeHTTP)
 	handle("GET /livez", "livez", true, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
@@ -157,6 +161,13 @@ type question struct {
 	Cost    *int64   `json:"cost"`
 }
 
+func (q question) cost() int64 {
+	if q.Cost == nil {
+		return 1
+	}
+	return *q.Cost
+}
+
 // answer is what a check answers. What is not known of a limit, as while the Valkey server is away, is left out.
 type answer struct {
 	Allowed bool `json:"allowed"`
@@ -192,18 +203,14 @@ func (s *Server) check(w http.ResponseWriter, r *http.Request) {
 		refuse(w, planStatus(err), err.Error())
 		return
 	}
-	var results []ratelimit.Result
-	var allowed bool
-	if q.Cost != nil && *q.Cost == 0 {
-		results, allowed, err = peek(r.Context(), asks)
-	} else {
-		for i := range asks {
-			if q.Cost != nil {
-				asks[i].Cost = *q.Cost
-			}
-		}
-		results, allowed, err = ratelimit.AllowAll(r.Context(), asks...)
+	for i := range asks {
+		asks[i].Cost = q.cost()
 	}
+	ask := ratelimit.AllowAll
+	if q.cost() == 0 {
+		ask = peek
+	}
+	results, allowed, err := ask(r.Context(), asks...)
 	for i, plan := range q.Plans {
 		s.metrics.decided("check", plan, outcome(results[i].Allowed, err))
 	}
@@ -213,7 +220,7 @@ func (s *Server) check(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusServiceUnavailable, "The limits can't be checked at present.")
 		return
 	}
-	body, _ := json.Marshal(answerOf(q.Plans, results, allowed)) // of texts and finite numbers
+	body, _ := json.Marshal(answerOf(q.Plans, asks, results, allowed)) // of texts and finite numbers
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(append(body, '\n'))
 }
@@ -284,7 +291,7 @@ func (b *backend) asks(plans []string, subject string) ([]ratelimit.Ask, error) 
 }
 
 // peek looks at all asks at the same time, and charges nothing.
-func peek(ctx context.Context, asks []ratelimit.Ask) (results []ratelimit.Result, allowed bool, err error) {
+func peek(ctx context.Context, asks ...ratelimit.Ask) (results []ratelimit.Result, allowed bool, err error) {
 	results, errs := make([]ratelimit.Result, len(asks)), make([]error, len(asks))
 	var wg sync.WaitGroup
 	for i, a := range asks {
@@ -298,11 +305,17 @@ func peek(ctx context.Context, asks []ratelimit.Ask) (results []ratelimit.Result
 	return results, allowed, errors.Join(errs...)
 }
 
-func answerOf(plans []string, results []ratelimit.Result, allowed bool) answer {
+func answerOf(plans []string, asks []ratelimit.Ask, results []ratelimit.Result, allowed bool) answer {
 	a := answer{Allowed: allowed}
 	var tightest ratelimit.Result
 	for i, r := range results {
+		back := int64(0) // what this plan had counted, and another one's denial gave back
+		if !allowed && r.Allowed && r.Mode == ratelimit.ModeServer {
+			back = asks[i].Cost
+		}
+		r.Remaining = min(r.Limit, r.Remaining+back)
 		for _, l := range r.Limits() {
+			l.Remaining = min(l.Limit, l.Remaining+back)
 			a.Limits = append(a.Limits, limitAnswer{plans[i], l.Name, &l.Limit, &l.Remaining, unixSeconds(l.Reset, l.ResetAfter), inSeconds(l.RetryAfter)})
 		}
 		if i == 0 || tighter(r, tightest) {

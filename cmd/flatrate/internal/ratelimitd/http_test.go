@@ -89,6 +89,9 @@ func TestCheck(t *testing.T) {
 		if got.Allowed != want.allowed || got.Plan != want.plan || got.Remaining != want.remaining {
 			t.Errorf("%d: %s: %+v", i, want.body, got)
 		}
+		if i == 2 && (len(got.Limits) != 2 || got.Limits[0].Remaining != 5) {
+			t.Errorf("what was given back is missing: %+v", got)
+		}
 		if want.plan == "both" && (got.Name != "month" || len(got.Limits) != 2 || got.Limits[0].Name != "wide" || got.Limits[0].Remaining != 1) {
 			t.Errorf("%+v", got)
 		}
@@ -140,7 +143,7 @@ func TestCheckRefuses(t *testing.T) {
 		}
 	}
 	status, _, h := s.do(t, "GET", "/v1/ratelimit/check", "")
-	if status != 405 && status != 404 {
+	if status != 405 || h.Get("Allow") != "POST" {
 		t.Errorf("GET: %d, Allow %q", status, h.Get("Allow"))
 	}
 	if status, _, _ := s.do(t, "POST", "/v1/ratelimit/check", `{"plan": "five", "subject": "a"}`, "Content-Type", "text/plain"); status != 415 {

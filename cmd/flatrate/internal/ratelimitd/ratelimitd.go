@@ -37,8 +37,9 @@ type Config struct {
 	ListenHTTP, ListenRLS string
 	// Connect reaches the server; Run repeats it until it succeeds. ErrPermanent in its error ends that.
 	Connect func(ctx context.Context) (valkey.Client, error)
-	// OpenPlans makes the plans on a client. Nil: there are none.
-	OpenPlans func(valkey.Client, ratelimit.Hooks) (Plans, error)
+	// OpenPlans makes the plans on a client, and calls reloaded when their file was read again: with whether it could be
+	// used. Nil: there are none.
+	OpenPlans func(client valkey.Client, hooks ratelimit.Hooks, reloaded func(ok bool)) (Plans, error)
 	// PlanNames are the plans that Auth and EnvoyFiles may name when the server starts.
 	PlanNames []string
 	// EnvoyFiles are files, or folders of files, of domains and descriptors.
@@ -272,7 +273,7 @@ func (s *Server) Reload() {
 		_ = w.reload() // logged there
 	}
 	if b := s.ready.Load(); b != nil && b.plans != nil {
-		s.metrics.reload("plans", b.plans.Reload() == nil)
+		_ = b.plans.Reload() // logged there
 	}
 }
 

@@ -1,6 +1,7 @@
 package ratelimitd_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math"
@@ -19,12 +20,15 @@ import (
 	"github.com/flatrate/flatrate/cmd/flatrate/internal/ratelimitd"
 	"github.com/flatrate/flatrate/ratelimit"
 	"github.com/flatrate/flatrate/ratelimit/ratehttp"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
@@ -442,6 +446,55 @@ func (raw) Marshal(v any) ([]byte, error)      { return []byte(v.(string)), nil 
 func (raw) Unmarshal(data []byte, v any) error { *v.(*string) = string(data); return nil }
 func (raw) Name() string                       { return "proto" }
 
+// TestRLSDeafClient sends more calls than a connection may have, gives the server no room for answers, and never reads.
+// Others are served, and the server ends.
+func TestRLSDeafClient(t *testing.T) {
+	s, client := withRules(t, rulesFile, func(c *ratelimitd.Config) { c.Bounds.Streams, c.Shutdown = 100, 4*time.Second })
+	c := s.dial(t, s.rls, http2.ClientPreface)
+	framer := http2.NewFramer(c, nil)
+	message, err := proto.Marshal(step{texts: []string{"second=x"}}.request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	message = append([]byte{0, 0, 0, 0, byte(len(message))}, message...)
+	if err := framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}); err != nil {
+		t.Fatal(err)
+	}
+	var header bytes.Buffer
+	encoder := hpack.NewEncoder(&header)
+	for i := range uint32(300) {
+		header.Reset()
+		for _, f := range []hpack.HeaderField{
+			{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: "a"},
+			{Name: ":path", Value: "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"},
+			{Name: "te", Value: "trailers"}, {Name: "content-type", Value: "application/grpc"},
+		} {
+			_ = encoder.WriteField(f)
+		}
+		_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // the server may stop reading: then it has heard enough
+		if framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: header.Bytes(), EndHeaders: true}) != nil ||
+			framer.WriteData(2*i+1, true, message) != nil {
+			break
+		}
+	}
+	for range 20 {
+		if r, err := client.ShouldRateLimit(t.Context(), step{texts: []string{"user=q path=/static/x"}}.request()); err != nil || codesOf(r) != "++" {
+			t.Errorf("others: %v %v", r, err)
+		}
+	}
+	s.await(t, "its calls are taken", func() bool {
+		_, text, _ := s.do(t, "GET", "/metrics", "")
+		var n int
+		for line := range strings.Lines(text) {
+			_, _ = fmt.Sscanf(line, `flatrate_requests_total{code="OK",endpoint="rls"} %d`, &n)
+		}
+		return n > 20 && n <= 120 // 20 of others, and at most 100 at once
+	})
+	if err := s.stop(); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
+
 func TestRLSOutage(t *testing.T) {
 	s, client := withRules(t, "domain: edge\ndescriptors: [{key: a, rate_limit: {unit: year, requests_per_unit: 1}}, {key: open, plan: open}, {key: closed, plan: closed}]\n", nil)
 	s.valkey.Kill()
@@ -490,7 +543,7 @@ func TestRulesReload(t *testing.T) {
 		t.Errorf("a domain that has gone: %d", got)
 	}
 	_, text, _ := s.do(t, "GET", "/metrics", "")
-	for _, line := range []string{`flatrate_reloads_total{result="failed",what="rules"}`, `flatrate_reloads_total{result="ok",what="plans"}`, "flatrate_rules 1"} {
+	for _, line := range []string{`flatrate_reloads_total{result="failed",what="rules"}`, `flatrate_reloads_total{result="ok",what="rules"} `, "flatrate_rules 1"} {
 		if !strings.Contains(text, "\n"+line) {
 			t.Errorf("the metrics lack %s", line)
 		}

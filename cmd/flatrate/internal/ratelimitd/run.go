@@ -126,7 +126,7 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	b := &backend{client: client, limiters: newLimiters(client, s.cfg.Prefix, hooks), probe: &probe{client: client}}
 	if s.cfg.OpenPlans != nil {
-		if b.plans, err = s.cfg.OpenPlans(client, hooks); err != nil {
+		if b.plans, err = s.cfg.OpenPlans(client, hooks, func(ok bool) { s.metrics.reload("plans", ok) }); err != nil {
 			client.Close()
 			return err
 		}

@@ -59,6 +59,7 @@ type served struct {
 	valkey *valkeytest.Server
 	client valkey.Client
 	prefix string
+	plans  string // the file
 	url    string // of HTTP
 	rls    string // host:port
 	log    *journal
@@ -79,12 +80,15 @@ func baseConfig(t *testing.T) (ratelimitd.Config, *served) {
 	t.Helper()
 	s := &served{valkey: valkeytest.Start(t), prefix: valkeytest.Prefix(t), log: &journal{}}
 	s.client = s.valkey.Client()
-	path := write(t, t.TempDir(), "plans.yaml", plansFile)
+	s.plans = write(t, t.TempDir(), "plans.yaml", plansFile)
 	return ratelimitd.Config{
 		ListenHTTP: "127.0.0.1:0", ListenRLS: "127.0.0.1:0", Prefix: s.prefix,
 		Connect: func(context.Context) (valkey.Client, error) { return valkeytest.NewClient(t, s.valkey), nil },
-		OpenPlans: func(client valkey.Client, hooks ratelimit.Hooks) (ratelimitd.Plans, error) {
-			return limits.Open(path, limits.Config{Client: client, Prefix: s.prefix, Limiters: hooks})
+		OpenPlans: func(client valkey.Client, hooks ratelimit.Hooks, reloaded func(bool)) (ratelimitd.Plans, error) {
+			return limits.Open(s.plans, limits.Config{
+				Client: client, Prefix: s.prefix, Limiters: hooks,
+				Changed: func([]string) { reloaded(true) }, Failed: func(error) { reloaded(false) },
+			})
 		},
 		PlanNames: []string{"five", "two", "many", "both", "open", "closed", "fails"},
 		Logger:    slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -342,6 +346,25 @@ func TestConfig(t *testing.T) {
 		if err := ratelimitd.Check(fine); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestPlansReload changes the plans, by hand and for the worse.
+func TestPlansReload(t *testing.T) {
+	s := serve(t, nil)
+	limit := func() int64 { return s.check(t, `{"plan": "five", "subject": "a", "cost": 0}`).Limit }
+	write(t, filepath.Dir(s.plans), "plans.yaml", strings.ReplaceAll(plansFile, "limit: 5,", "limit: 6,"))
+	s.Reload()
+	if got := limit(); got != 6 {
+		t.Errorf("after a change: %d", got)
+	}
+	write(t, filepath.Dir(s.plans), "plans.yaml", "plans: five\n")
+	s.await(t, "the broken file is noticed", func() bool {
+		_, text, _ := s.do(t, "GET", "/metrics", "")
+		return strings.Contains(text, `flatrate_reloads_total{result="failed",what="plans"} 1`) && strings.Contains(text, `flatrate_reloads_total{result="ok",what="plans"} 1`)
+	})
+	if got := limit(); got != 6 {
+		t.Errorf("with a broken file: %d", got)
 	}
 }
 
