@@ -1,3 +1,4 @@
+#!lua
 -- Asks flatrate serve whether a request may go on; haproxy.cfg acts on txn.ratelimit, the status of the answer.
 local url = "http://127.0.0.1:8080/v1/ratelimit/auth?plan=api"
 

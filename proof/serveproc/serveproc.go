@@ -16,15 +16,15 @@ import (
 	"time"
 )
 
-// build makes the binary once for a process; it is removed with the first test's folder at the latest.
+// build makes the binary, once for a process, in the user's cache: one file, which the next run replaces.
 var build = sync.OnceValues(func() (string, error) {
 	_, here, _, _ := runtime.Caller(0)
-	dir, err := os.MkdirTemp("", "flatrate-serve-")
+	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "flatrate")
-	cmd := exec.Command("go", "build", "-o", path, ".")
+	path := filepath.Join(cache, "flatrate-proof", "flatrate")
+	cmd := exec.Command("go", "build", "-o", path, ".") //nolint:gosec // a path of this package's own
 	cmd.Dir = filepath.Join(filepath.Dir(here), "..", "..", "cmd", "flatrate")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
@@ -55,6 +55,7 @@ func Start(tb testing.TB, args ...string) *Process {
 		tb.Fatal(err)
 	}
 	p := &Process{done: make(chan struct{})}
+	//nolint:gosec,noctx // the arguments are the tests' own, and the process ends with its test, not with a call
 	p.cmd = exec.Command(path, append([]string{"serve", "--listen-http", "127.0.0.1:0", "--listen-rls", "127.0.0.1:0"}, args...)...)
 	out, err := p.cmd.StderrPipe()
 	if err != nil {

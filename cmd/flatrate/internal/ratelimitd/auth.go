@@ -98,7 +98,7 @@ func (s *Server) auth(w http.ResponseWriter, r *http.Request) {
 	b := s.ready.Load()
 	if b == nil {
 		w.Header().Set("Retry-After", "1")
-		refuse(w, http.StatusServiceUnavailable, s.notReady(r.Context()))
+		refuse(w, http.StatusServiceUnavailable, s.notReady())
 		return
 	}
 	d := ratehttp.Undecided(ratehttp.ErrNoKey)

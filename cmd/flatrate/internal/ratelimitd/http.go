@@ -127,7 +127,7 @@ func refuse(w http.ResponseWriter, status int, detail string) {
 }
 
 // notReady says why the server can't decide; empty if it can.
-func (s *Server) notReady(ctx context.Context) string {
+func (s *Server) notReady() string {
 	if s.isDraining() {
 		return "the server is ending"
 	}
@@ -138,14 +138,14 @@ func (s *Server) notReady(ctx context.Context) string {
 		}
 		return "waiting for the Valkey server"
 	}
-	if err := b.probe.check(ctx); err != nil {
+	if err := b.probe.check(); err != nil {
 		return "the Valkey server does not answer: " + err.Error()
 	}
 	return ""
 }
 
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
-	if why := s.notReady(r.Context()); why != "" {
+	if why := s.notReady(); why != "" {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		_, _ = io.WriteString(w, why+"\n")
 		return
@@ -195,7 +195,7 @@ func (s *Server) check(w http.ResponseWriter, r *http.Request) {
 	b := s.ready.Load()
 	if b == nil {
 		w.Header().Set("Retry-After", "1")
-		refuse(w, http.StatusServiceUnavailable, s.notReady(r.Context()))
+		refuse(w, http.StatusServiceUnavailable, s.notReady())
 		return
 	}
 	asks, err := b.asks(q.Plans, q.Subject)

@@ -1,7 +1,6 @@
 package ratelimitd
 
 import (
-	"context"
 	"net/http"
 	"sync"
 	"time"
@@ -51,7 +50,7 @@ func newMetrics(s *Server) *metrics {
 	m.registry.MustRegister(m.decisions, m.requests, m.refused, m.reloads, m.outages, m.seconds,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		gauge("flatrate_valkey_up", "1 while the Valkey server answers.", func() float64 {
-			if b := s.ready.Load(); b != nil && b.probe.check(context.Background()) == nil {
+			if b := s.ready.Load(); b != nil && b.probe.check() == nil {
 				return 1
 			}
 			return 0

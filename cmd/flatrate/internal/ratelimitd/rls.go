@@ -129,7 +129,7 @@ func (s rls) ShouldRateLimit(ctx context.Context, request *rlspb.RateLimitReques
 	}
 	b := s.ready.Load()
 	if b == nil {
-		return nil, status.Error(codes.Unavailable, s.notReady(ctx))
+		return nil, status.Error(codes.Unavailable, s.notReady())
 	}
 	parts, err := s.partsOf(b, request)
 	if err != nil {

@@ -103,7 +103,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		err = nil // a signal is how it is meant to end
 	}
-	err = errors.Join(err, s.drain())
+	err = errors.Join(err, s.drain(context.WithoutCancel(ctx)))
 	wg.Wait()
 	if b := s.ready.Load(); b != nil {
 		b.client.Close()
@@ -124,7 +124,9 @@ func (s *Server) start(ctx context.Context) error {
 		},
 		Up: func() { s.log.Info("the Valkey server answers again") },
 	}
-	b := &backend{client: client, limiters: newLimiters(client, s.cfg.Prefix, hooks), probe: &probe{client: client}}
+	b := &backend{client: client, limiters: newLimiters(client, s.cfg.Prefix, hooks), probe: &probe{ping: func() error {
+		return client.Do(context.WithoutCancel(ctx), client.B().Ping().Build()).Error()
+	}}}
 	if s.cfg.OpenPlans != nil {
 		if b.plans, err = s.cfg.OpenPlans(client, hooks, func(ok bool) { s.metrics.reload("plans", ok) }); err != nil {
 			client.Close()
@@ -202,7 +204,7 @@ func (s *Server) isDraining() bool {
 }
 
 // drain takes no new connections, finishes what has begun, and closes.
-func (s *Server) drain() error {
+func (s *Server) drain(ctx context.Context) error {
 	begun := time.Now()
 	s.log.Info("ending: no new connections are taken", "within", s.cfg.Shutdown.String())
 	// First of all: answers from then on close their connections, and who dials again has to be refused.
@@ -211,7 +213,7 @@ func (s *Server) drain() error {
 	if s.health != nil {
 		s.health.Shutdown()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Shutdown)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Shutdown)
 	defer cancel()
 	var both sync.WaitGroup
 	var errHTTP, errRLS error
@@ -290,7 +292,7 @@ func waitUntil(ctx context.Context, most time.Duration, is func() bool) {
 
 // probe asks whether the server (Valkey) answers, for /readyz and the metrics: once at a time.
 type probe struct {
-	client valkey.Client
+	ping func() error
 
 	mu      sync.Mutex
 	at      time.Time // of the last answer
@@ -307,7 +309,7 @@ var errSilent = errors.New("no answer within " + probeWait.String())
 
 // check returns the last answer if it still counts, else it asks. The question has no deadline of its own: one that
 // passes would cost decisions on the same connection theirs. The client gives up a silent connection by itself.
-func (p *probe) check(ctx context.Context) error {
+func (p *probe) check() error {
 	p.mu.Lock()
 	if !p.at.IsZero() && time.Since(p.at) < probeAge {
 		defer p.mu.Unlock()
@@ -317,7 +319,7 @@ func (p *probe) check(ctx context.Context) error {
 	if waiting == nil {
 		waiting = make(chan struct{})
 		p.waiting = waiting
-		go p.ask(context.WithoutCancel(ctx))
+		go p.ask()
 	}
 	p.mu.Unlock()
 	select {
@@ -330,8 +332,8 @@ func (p *probe) check(ctx context.Context) error {
 	}
 }
 
-func (p *probe) ask(ctx context.Context) {
-	err := p.client.Do(ctx, p.client.B().Ping().Build()).Error()
+func (p *probe) ask() {
+	err := p.ping()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.at, p.err = time.Now(), err
