@@ -102,17 +102,29 @@ type Limiter struct {
 	batches batches
 }
 
+// Validate returns the error that [New] would, which names the field that is wrong.
+func (c Config) Validate() error {
+	_, _, err := c.compile()
+	return err
+}
+
+// compile checks c and fills in its defaults.
+func (c *Config) compile() ([]rule, key.Space, error) {
+	rules, err := compileAll(c)
+	if err != nil {
+		return nil, key.Space{}, fmt.Errorf("ratelimit: %w", err)
+	}
+	keys, err := keySpace(c.Prefix, c.Name, shapes(c.Limits))
+	return rules, keys, err
+}
+
 // New returns a Limiter on client, which stays the caller's to close. The error names the field of
 // cfg that is wrong.
 func New(client valkey.Client, cfg Config) (*Limiter, error) {
 	if client == nil {
 		return nil, errors.New("ratelimit: client is nil")
 	}
-	rules, err := compileAll(&cfg)
-	if err != nil {
-		return nil, fmt.Errorf("ratelimit: %w", err)
-	}
-	keys, err := keySpace(cfg.Prefix, cfg.Name, shapes(cfg.Limits))
+	rules, keys, err := cfg.compile()
 	if err != nil {
 		return nil, err
 	}

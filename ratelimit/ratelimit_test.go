@@ -68,10 +68,15 @@ func TestNewNamesTheField(t *testing.T) {
 		for _, cfg := range cfgs {
 			if _, err := ratelimit.New(c, cfg); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%+v: error %v, want one with %s", cfg, err, want)
+			} else if valid := cfg.Validate(); valid == nil || valid.Error() != err.Error() {
+				t.Errorf("%+v: Validate says %v, New %v", cfg, valid, err)
 			}
 		}
 	}
 	for _, limit := range []limit{one, places, quota, bucket} {
+		if err := limits(limit).Validate(); err != nil {
+			t.Error(err)
+		}
 		if _, err := ratelimit.New(c, limits(limit)); err != nil {
 			t.Error(err)
 		}

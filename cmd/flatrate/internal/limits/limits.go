@@ -237,7 +237,7 @@ func (p *plan) check(value yamlfile.Value) {
 	}
 	fine := true
 	for i, l := range p.cfg.Limits {
-		_, err := ratelimit.New(offline{}, ratelimit.Config{Limits: []ratelimit.Limit{l}, Processes: 1})
+		err := ratelimit.Config{Limits: []ratelimit.Limit{l}, Processes: 1}.Validate()
 		if err != nil {
 			fine = false
 			p.report(i, err)
@@ -251,7 +251,7 @@ func (p *plan) check(value yamlfile.Value) {
 		p.body.Fail("processes is missing: with the outage mode local it says how many share the limits")
 		return
 	}
-	if _, err := ratelimit.New(offline{}, p.cfg); err != nil {
+	if err := p.cfg.Validate(); err != nil {
 		p.report(-1, err)
 	}
 }
@@ -279,11 +279,6 @@ func (p *plan) report(limit int, err error) {
 	}
 	body.At(name).Fail("%s %s", name, m[3])
 }
-
-// offline is a client for limiters that are only checked: New asks the server nothing.
-type offline struct{ valkey.Client }
-
-func (offline) Mode() valkey.ClientMode { return valkey.ClientModeStandalone }
 
 // limiterOf makes the limiter of a plan.
 func limiterOf(client valkey.Client, prefix, name string, cfg ratelimit.Config, hooks ratelimit.Hooks) (*ratelimit.Limiter, error) {

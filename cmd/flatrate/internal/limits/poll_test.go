@@ -4,7 +4,14 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/valkey-io/valkey-go"
 )
+
+// offline is a client for limiters that are never asked.
+type offline struct{ valkey.Client }
+
+func (offline) Mode() valkey.ClientMode { return valkey.ClientModeStandalone }
 
 // TestPoll looks step by step: a change counts at the second look that sees it, a failure is told once, and a
 // file that is changed back is no failure any more.
