@@ -35,7 +35,7 @@ func program(t *testing.T, name string) string {
 	if os.Getenv("FLATRATE_REQUIRE_GATEWAYS") == "1" {
 		t.Fatalf("%s is not installed", name)
 	}
-	t.Skipf("%s is not installed: as root on Debian, sh tools/install-gateways.sh", name)
+	t.Skipf("%s is not installed: as root on Debian, sh tools/install-clients.sh", name)
 	return ""
 }
 
