@@ -52,6 +52,8 @@ type serveFlags struct {
 	AuthHeaders string `enum:"all,x,ietf,none" default:"all" help:"Which headers its answers have beside Retry-After: all, x, ietf or none."`
 	RLSHeaders  string `name:"rls-headers" enum:"all,x,ietf,none" default:"none" help:"Which headers Envoy adds to responses beside Retry-After: all, x, ietf or none."`
 
+	RLSTimeout time.Duration `name:"rls-timeout" default:"40ms" help:"How long a decision about a rule with a rate_limit may take; plans have a timeout of their own."`
+
 	ShutdownTimeout time.Duration `default:"10s" help:"How long requests may take to finish after SIGTERM."`
 	MaxConnections  int           `default:"4096" placeholder:"N" help:"How many each address holds; further ones are closed at once."`
 	Log             string        `enum:"text,json" default:"text" help:"text or json, to standard error."`
@@ -140,7 +142,7 @@ func (f *serveFlags) config(log *slog.Logger) (ratelimitd.Config, error) {
 		CertFile: f.TLSCert, KeyFile: f.TLSKey, ClientCAFile: f.TLSClientCA, TrustNetwork: f.InsecureTrustNetwork,
 		Auth: ratelimitd.AuthConfig{Plans: f.AuthPlan, Keys: f.AuthKey, Trusted: f.TrustedProxies, Header: f.AddressHeader,
 			Deny: f.AuthDeny, Headers: headers[f.AuthHeaders]},
-		RLSHeaders: headers[f.RLSHeaders], Shutdown: f.ShutdownTimeout, Connections: f.MaxConnections, Logger: log, Version: version(),
+		RLSHeaders: headers[f.RLSHeaders], RuleTimeout: f.RLSTimeout, Shutdown: f.ShutdownTimeout, Connections: f.MaxConnections, Logger: log, Version: version(),
 	}
 	var err, errPlans error
 	if cfg.Token, err = f.token(); err != nil {

@@ -35,6 +35,7 @@ type part struct {
 
 	replaces []string
 	result   ratelimit.Result
+	failed   error // of a shadow, which fails by itself
 }
 
 // partsOf finds the rules of a request.
@@ -173,9 +174,9 @@ func shadow(ctx context.Context, parts []*part, charged bool) error {
 	for _, p := range parts {
 		wg.Go(func() {
 			if charged && p.hits > 0 {
-				p.result, _ = p.limiter.AllowN(ctx, p.subject, p.hits)
+				p.result, p.failed = p.limiter.AllowN(ctx, p.subject, p.hits)
 			} else {
-				p.result, _ = p.limiter.Peek(ctx, p.subject)
+				p.result, p.failed = p.limiter.Peek(ctx, p.subject)
 			}
 		})
 	}
@@ -187,6 +188,8 @@ func shadow(ctx context.Context, parts []*part, charged bool) error {
 func (p *part) outcome(err error) string {
 	denied := p.blocked || p.limiter != nil && !p.result.Allowed
 	switch {
+	case p.failed != nil:
+		return "error"
 	case p.unlimited:
 		return "unlimited"
 	case denied && p.shadow:
@@ -199,6 +202,7 @@ func (p *part) outcome(err error) string {
 func (p *part) status() *rlspb.RateLimitResponse_DescriptorStatus {
 	s := &rlspb.RateLimitResponse_DescriptorStatus{Code: fine}
 	switch {
+	case p.failed != nil: // nothing is known
 	case p.unlimited:
 		s.LimitRemaining = math.MaxUint32
 	case p.blocked:
@@ -285,8 +289,7 @@ func (s rls) headers(parts []part, allowed bool) []*corepb.HeaderValue {
 // limiters are those of rules and of limits that requests bring, made when they are first asked for.
 type limiters struct {
 	client valkey.Client
-	prefix string
-	hooks  ratelimit.Hooks
+	common ratelimit.Config
 
 	mu  sync.RWMutex
 	all map[limiterKey]*ratelimit.Limiter
@@ -300,8 +303,8 @@ type limiterKey struct {
 // maxLimiters bounds them. Counts are on the server, so one that is made anew goes on where it was.
 const maxLimiters = 4096
 
-func newLimiters(client valkey.Client, prefix string, hooks ratelimit.Hooks) *limiters {
-	return &limiters{client: client, prefix: prefix, hooks: hooks, all: map[limiterKey]*ratelimit.Limiter{}}
+func newLimiters(client valkey.Client, common ratelimit.Config) *limiters {
+	return &limiters{client: client, common: common, all: map[limiterKey]*ratelimit.Limiter{}}
 }
 
 func (a *limiters) get(domain string, limit domains.Limit) (*ratelimit.Limiter, error) {
@@ -317,10 +320,10 @@ func (a *limiters) get(domain string, limit domains.Limit) (*ratelimit.Limiter, 
 	if l, ok := a.all[key]; ok {
 		return l, nil
 	}
-	l, err := ratelimit.New(a.client, ratelimit.Config{
-		Prefix: a.prefix, Name: "rls/" + domain, Hooks: a.hooks,
-		Limits: []ratelimit.Limit{{Limit: int64(limit.Requests), Window: limit.Window()}},
-	})
+	cfg := a.common
+	cfg.Name = "rls/" + domain
+	cfg.Limits = []ratelimit.Limit{{Limit: int64(limit.Requests), Window: limit.Window()}}
+	l, err := ratelimit.New(a.client, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("limit: %w", err)
 	}

@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,6 +109,23 @@ func TestCheck(t *testing.T) {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			t.Errorf("the metrics lack %s", line)
 		}
+	}
+}
+
+// TestPageShowsAnswer holds the answer in docs/serve.md against one that is given.
+func TestPageShowsAnswer(t *testing.T) {
+	page, err := os.ReadFile("../../../../docs/serve.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "    {\"allowed\"")
+	shown, _, _ := strings.Cut(rest, "\n\n")
+	_, text, _ := serve(t, nil).do(t, "POST", "/v1/ratelimit/check", `{"plan": "five", "subject": "a"}`)
+	names := func(text string) (all []string) {
+		return regexp.MustCompile(`"[a-z_]+":`).FindAllString(text, -1)
+	}
+	if got := names(text); len(got) < 10 || !slices.Equal(got, names(`{"allowed"`+shown)) {
+		t.Errorf("the page has %v\nnot %v", names(`{"allowed"`+shown), got)
 	}
 }
 

@@ -56,6 +56,8 @@ type Config struct {
 
 	// Auth is what GET /v1/ratelimit/auth asks where a request does not say.
 	Auth AuthConfig
+	// RuleTimeout is how long a decision about a rule with a rate_limit may take, 1 ms to 1 min. Default 40 ms.
+	RuleTimeout time.Duration
 	// RLSHeaders are those that Envoy is told to add to responses, beside Retry-After.
 	RLSHeaders ratehttp.Headers
 
@@ -260,6 +262,9 @@ func (c Config) check() error {
 	}
 	if c.Connections < 1 || c.Connections > 1_000_000 {
 		fail("max-connections is %d, not from 1 to 1000000", c.Connections)
+	}
+	if c.RuleTimeout != 0 && (c.RuleTimeout < time.Millisecond || c.RuleTimeout > time.Minute) {
+		fail("rls-timeout is %v, not from 1ms to 1m", c.RuleTimeout)
 	}
 	if c.RLSHeaders > ratehttp.HeadersNone {
 		fail("rls-headers is %d, which is none", c.RLSHeaders)

@@ -107,7 +107,7 @@ func withRules(t *testing.T, text string, change func(*ratelimitd.Config)) (*ser
 	path := write(t, t.TempDir(), "rules.yaml", text)
 	s := serve(t, func(c *ratelimitd.Config) {
 		c.EnvoyFiles, c.PlanNames = []string{path}, append(c.PlanNames, "places")
-		c.RLSHeaders = ratehttp.HeadersNone
+		c.RLSHeaders, c.RuleTimeout = ratehttp.HeadersNone, 10*time.Second
 		if change != nil {
 			change(c)
 		}
@@ -496,16 +496,20 @@ func TestRLSDeafClient(t *testing.T) {
 }
 
 func TestRLSOutage(t *testing.T) {
-	s, client := withRules(t, "domain: edge\ndescriptors: [{key: a, rate_limit: {unit: year, requests_per_unit: 1}}, {key: open, plan: open}, {key: closed, plan: closed}]\n", nil)
+	s, client := withRules(t, "domain: edge\ndescriptors: [{key: a, rate_limit: {unit: year, requests_per_unit: 1}}, {key: open, plan: open}, {key: closed, plan: closed}, "+
+		"{key: shadow, plan: fails, shadow_mode: true}]\n", func(c *ratelimitd.Config) { c.RuleTimeout = 0 })
 	s.valkey.Kill()
 	if _, err := client.ShouldRateLimit(t.Context(), step{texts: []string{"a=1"}}.request()); status.Code(err) != codes.Unavailable {
 		t.Errorf("%v", err)
 	}
-	for name, want := range map[string]string{"open": "++", "closed": "--"} {
+	for name, want := range map[string]string{"open": "++", "closed": "--", "shadow": "++"} {
 		r, err := client.ShouldRateLimit(t.Context(), step{texts: []string{name + "=1"}}.request())
 		if err != nil || codesOf(r) != want || r.GetStatuses()[0].GetCurrentLimit() != nil {
 			t.Errorf("%s: %v %v", name, r, err)
 		}
+	}
+	if _, text, _ := s.do(t, "GET", "/metrics", ""); !strings.Contains(text, `{endpoint="rls",outcome="error",plan="edge: shadow"} 1`) {
+		t.Error("the metrics lack the shadow's error")
 	}
 }
 

@@ -124,7 +124,7 @@ func (s *Server) start(ctx context.Context) error {
 		},
 		Up: func() { s.log.Info("the Valkey server answers again") },
 	}
-	b := &backend{client: client, limiters: newLimiters(client, s.cfg.Prefix, hooks), probe: &probe{ping: func() error {
+	b := &backend{client: client, limiters: newLimiters(client, ratelimit.Config{Prefix: s.cfg.Prefix, Timeout: s.cfg.RuleTimeout, Hooks: hooks}), probe: &probe{ping: func() error {
 		return client.Do(context.WithoutCancel(ctx), client.B().Ping().Build()).Error()
 	}}}
 	if s.cfg.OpenPlans != nil {
@@ -206,10 +206,10 @@ func (s *Server) isDraining() bool {
 // drain takes no new connections, finishes what has begun, and closes.
 func (s *Server) drain(ctx context.Context) error {
 	begun := time.Now()
-	s.log.Info("ending: no new connections are taken", "within", s.cfg.Shutdown.String())
 	// First of all: answers from then on close their connections, and who dials again has to be refused.
 	s.stopListeners()
 	close(s.draining)
+	s.log.Info("ending: no new connections are taken", "within", s.cfg.Shutdown.String())
 	if s.health != nil {
 		s.health.Shutdown()
 	}

@@ -318,6 +318,7 @@ func TestConfig(t *testing.T) {
 		"CA alone":     {func(c *ratelimitd.Config) { c.ClientCAFile = notPEM }, []string{"tls-client-ca needs"}},
 		"shutdown":     {func(c *ratelimitd.Config) { c.Shutdown = time.Millisecond }, []string{"shutdown-timeout is 1ms"}},
 		"connections":  {func(c *ratelimitd.Config) { c.Connections = -1 }, []string{"max-connections is -1"}},
+		"rule timeout": {func(c *ratelimitd.Config) { c.RuleTimeout = time.Hour }, []string{"rls-timeout is 1h0m0s"}},
 		"deny":         {func(c *ratelimitd.Config) { c.Auth.Deny = 500 }, []string{"auth-deny is 500"}},
 		"key":          {func(c *ratelimitd.Config) { c.Auth.Keys = []string{"header:", "ip"} }, []string{`"header:" is neither`, `"ip" is neither`}},
 		"proxies":      {func(c *ratelimitd.Config) { c.Auth.Trusted = []string{"x"} }, []string{"trusted-proxies: "}},
@@ -398,13 +399,11 @@ func TestDrain(t *testing.T) {
 	s.await(t, "the requests have arrived", func() bool { return s.blocked(t) })
 	ended := make(chan error, 1)
 	go func() { ended <- s.stop() }()
-	s.await(t, "it takes no connections", func() bool {
-		c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
-		if err == nil {
-			c.Close()
-		}
-		return err != nil
-	})
+	s.await(t, "it is ending", func() bool { return strings.Contains(s.log.String(), "ending: no new connections") })
+	if c, err := net.Dial("tcp", s.host()); err == nil {
+		c.Close()
+		t.Error("it takes connections")
+	}
 	s.valkey.Resume()
 	for range cap(results) {
 		got := <-results
