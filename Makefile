@@ -3,12 +3,13 @@ MODULES  := . cmd/flatrate contrib/grpc proof
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 AREA     ?= connect
 FUZZTIME ?= 20s
+SOAK     ?= 10m
 
 each = @set -e; for m in $(MODULES); do echo "-- $$m: $(1)"; (cd $$m && $(1)); done
 
 NEWER    ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flatrate
 
-.PHONY: help servers test newer race lint build bench fuzz fault oracle tidy release-check
+.PHONY: help servers test newer race lint build bench fuzz fault oracle soak tidy release-check
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -41,6 +42,9 @@ fuzz: ## Run every fuzz target for FUZZTIME (20s)
 
 fault: servers ## Kill, stop and cut off real processes, and count what was lost
 	cd proof && FLATRATE_FAULT=1 go test -count=1 -timeout 60m ./fault/...
+
+soak: servers ## Keep flatrate serve under load for SOAK (10m), and look at its memory
+	cd proof && FLATRATE_SOAK=$(SOAK) go test -count=1 -timeout 60m -v -run TestServeSoak ./interop
 
 oracle: servers ## Hold the rate limits against an exact model, a million operations for each plan
 	FLATRATE_ORACLE=1000000 go test -count=1 -timeout 60m -v -run '^TestOracle$$' ./ratelimit

@@ -22,6 +22,8 @@ const (
 type commands struct {
 	Replay  replayCmd  `cmd:"" help:"Send an access log through rate limits, sessions and a cache, and price the result."`
 	Sample  sampleCmd  `cmd:"" help:"Write a generated access log to standard output."`
+	Serve   serveCmd   `cmd:"" help:"Serve rate limits over HTTP, and to Envoy over gRPC."`
+	Config  configCmd  `cmd:"" help:"Check a configuration of serve."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
 	globals
@@ -57,8 +59,17 @@ func (w *failing) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
+// warnAll writes an error; joined errors stand on a line each.
+func (s stdio) warnAll(err error) {
+	for line := range strings.Lines(err.Error()) {
+		s.warn("%s", strings.TrimSuffix(line, "\n"))
+	}
+}
+
 // usageError is a wrong flag or argument that the parser can't see.
 type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
@@ -93,7 +104,7 @@ func run(ctx context.Context, args []string, io stdio) int {
 		return exited
 	}
 	if err != nil {
-		io.warn("%v", err)
+		io.warnAll(err)
 		return exitUsage
 	}
 	if onCommandLine(parsed, "valkey") && hasPassword(cli.Valkey) {

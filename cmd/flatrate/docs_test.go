@@ -48,3 +48,39 @@ func page(t *testing.T) string {
 	}
 	return string(text)
 }
+
+// TestServePageNamesEveryFlag compares docs/serve.md with the help, both ways.
+func TestServePageNamesEveryFlag(t *testing.T) {
+	var out, problems bytes.Buffer
+	if code := run(t.Context(), []string{"serve", "--help"}, stdio{nil, &out, &problems}); code != 0 {
+		t.Fatal(problems.String())
+	}
+	text, err := os.ReadFile("../../docs/serve.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flag := regexp.MustCompile(`--[a-z][a-z-]*`)
+	helped := flag.FindAllString(out.String(), -1)
+	if len(helped) < 20 {
+		t.Fatalf("the help names only %v", helped)
+	}
+	for _, name := range helped {
+		if name != "--help" && !strings.Contains(string(text), "`"+name) {
+			t.Errorf("docs/serve.md does not name %s", name)
+		}
+	}
+	for _, name := range flag.FindAllString(string(text), -1) {
+		if !strings.Contains(out.String(), name) {
+			t.Errorf("docs/serve.md names %s, which there is not", name)
+		}
+	}
+}
+
+// TestDeployIsValid checks the configuration of the deploy folder.
+func TestDeployIsValid(t *testing.T) {
+	t.Chdir("../../deploy")
+	var out, problems bytes.Buffer
+	if code := run(t.Context(), []string{"config", "validate", "--config", "serve.yaml"}, stdio{nil, &out, &problems}); code != 0 || problems.Len() > 0 {
+		t.Errorf("exit code %d: %s", code, problems.String())
+	}
+}

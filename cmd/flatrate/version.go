@@ -7,12 +7,16 @@ import (
 
 type versionCmd struct{}
 
-// Run prints the version that the build recorded.
+// Run prints the version.
 func (versionCmd) Run(io stdio) error {
-	version := "(devel)"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		version = info.Main.Version
-	}
-	_, err := fmt.Fprintln(io.out, "flatrate", version)
+	_, err := fmt.Fprintln(io.out, "flatrate", version())
 	return err
+}
+
+// version is what the build recorded.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
 }

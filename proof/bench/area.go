@@ -14,6 +14,7 @@ var areas = []Area{
 	lockArea(),
 	redlockArea(),
 	ratelimitArea(),
+	serveArea(),
 }
 
 // Area is a part of flatrate that is measured beside its peers.
