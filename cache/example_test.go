@@ -17,12 +17,12 @@ type profile struct{ Name, Plan string }
 func loadProfile(context.Context) (profile, error) { return profile{"Ann", "pro"}, nil } // from your database
 
 // Profiles are read from the database once in five minutes.
-func ExampleCache_GetOrLoad() {
+func ExampleCache_Get() {
 	profiles, err := cache.New[profile](client, cache.Config{Name: "profile", TTL: 5 * time.Minute})
 	if err != nil {
 		log.Fatal(err)
 	}
-	p, err := profiles.GetOrLoad(context.Background(), "user:42", loadProfile)
+	p, err := profiles.Get(context.Background(), "user:42", loadProfile)
 	if err != nil {
 		log.Fatal(err) // the database's error
 	}

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// MaxWait is how long a call waits for the server at most: Get, Set and Delete where ctx has no
-// deadline, GetOrLoad always, since what ctx leaves is for load. A ctx that is cancelled during such a
+// MaxWait is how long a call waits for one answer of the server at most: Peek, Set and Delete where ctx has no
+// deadline, Get and GetMany always, since what ctx leaves is for load. A ctx that is cancelled during such a
 // wait does not shorten it.
 const MaxWait = time.Second
 
@@ -53,7 +53,7 @@ func (p *patience) bounded(ctx context.Context) context.Context {
 	return p.context(ctx)
 }
 
-// looking is for GetOrLoad's first trip: at least half of the time that ctx leaves is for load.
+// looking is for the first trip of Get: at least half of the time that ctx leaves is for load.
 func (p *patience) looking(ctx context.Context) (context.Context, context.CancelFunc) {
 	if deadline, limited := ctx.Deadline(); limited {
 		if half := time.Until(deadline) / 2; half < MaxWait {
