@@ -28,6 +28,16 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"Types", types},
 		{"Interfaces", interfaces},
 		{"ForeignValues", foreignValues},
+		{"OneLoad", oneLoad},
+		{"Fence", fence},
+		{"Negative", negative},
+		{"RememberedErrors", rememberedErrors},
+		{"BadLoads", badLoads},
+		{"CallersGo", callersGo},
+		{"Takeover", takeover},
+		{"LongLoad", longLoad},
+		{"Late", late},
+		{"LateLoads", lateLoads},
 		{"Model", model},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, env) })
