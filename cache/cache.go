@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/flatrate/flatrate/internal/lease"
@@ -46,6 +47,12 @@ type Cache[V any] struct {
 	wantsTTL bool          // GET does not say enough
 	alone    chan struct{} // loads while the server is away
 
+	local    *local[V] // nil if there is none
+	tracker  *tracker
+	polls    atomic.Bool // the server tells nothing
+	auditing atomic.Bool
+	closed   atomic.Bool
+
 	mu        sync.Mutex
 	flights   map[string]*flight[V]
 	refreshes int
@@ -65,12 +72,29 @@ func New[V any](client valkey.Client, cfg Config) (*Cache[V], error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	return &Cache[V]{
+	c := &Cache[V]{
 		link: link{client: client}, leases: lease.On(client), keys: keys, cfg: cfg,
-		wantsTTL: cfg.kept() > 0 || cfg.Early > 0,
+		wantsTTL: cfg.kept() > 0 || cfg.Early > 0 || cfg.Local.Entries > 0,
 		alone:    make(chan struct{}, cfg.Loads),
 		flights:  map[string]*flight[V]{},
-	}, nil
+	}
+	if cfg.Local.Entries > 0 {
+		if c.local, err = newLocal[V](cfg.Local); err != nil {
+			return nil, err
+		}
+		c.listenToChanges()
+	}
+	return c, nil
+}
+
+// Close ends the local tier and what keeps it coherent; without one there is nothing to close. The Cache can still
+// be used, without its local tier.
+func (c *Cache[V]) Close() {
+	if c.local == nil || !c.closed.CompareAndSwap(false, true) {
+		return
+	}
+	c.tracker.close()
+	c.local.stop()
 }
 
 // Get returns the entry of key, or loads and stores it. One round trip for a hit; three, and the load, for a
@@ -90,16 +114,38 @@ func (c *Cache[V]) Get(ctx context.Context, key string, load func(context.Contex
 	if load == nil {
 		return zero, errors.New("cache: load is nil")
 	}
-	var arrived time.Time
+	if h := c.localHit(key); h != nil {
+		c.cfg.Hooks.Hit(key, Local)
+		if c.cfg.Audit > 0 && h.err == nil {
+			c.audit(ctx, key, load, h.value)
+		}
+		return h.value, h.err
+	}
+	return c.get(ctx, key, time.Time{}, load)
+}
+
+// get is Get without the local tier. Who arrived at a time gets nothing that is older; zero is now.
+func (c *Cache[V]) get(ctx context.Context, key string, arrived time.Time, load func(context.Context) (V, error)) (value V, err error) {
 	for {
+		before := c.localMark(key)
 		seen := c.look(ctx, key)
 		if seen.why != nil {
 			c.cfg.Hooks.Error("get", seen.why)
 		}
+		if seen.state == unanswered {
+			if h := c.localAny(key); h != nil {
+				c.cfg.Hooks.Hit(key, Local)
+				return h.value, h.err
+			}
+		}
 		switch {
 		case seen.state >= stale:
+			c.localPut(before, &seen)
 			if seen.state == stale || c.isEarly(&seen) {
 				c.refresh(ctx, key, load, &seen)
+			}
+			if c.cfg.Audit > 0 && seen.err == nil {
+				c.audit(ctx, key, load, seen.value)
 			}
 			c.hit(key, &seen)
 			return seen.value, seen.err
@@ -108,11 +154,11 @@ func (c *Cache[V]) Get(ctx context.Context, key string, load func(context.Contex
 			arrived = time.Now()
 		}
 		if err := ctx.Err(); err != nil {
-			return zero, err
+			return value, err
 		}
 		f, joined, err := c.fly(ctx, key, load, &seen)
 		if err != nil {
-			return zero, err
+			return value, err
 		}
 		if f.answers(arrived) {
 			if joined || f.waited {
@@ -146,10 +192,16 @@ func (c *Cache[V]) isEarly(s *sight[V]) bool {
 // Peek returns the entry of key and loads nothing; ok is false if there is none that could be served, or it is
 // remembered that there is no value. One round trip, which ends with ctx, or after [MaxWait].
 func (c *Cache[V]) Peek(ctx context.Context, key string) (value V, ok bool, err error) {
+	if h := c.localHit(key); h != nil {
+		c.cfg.Hooks.Hit(key, Local)
+		return h.value, h.err == nil, nil
+	}
+	before := c.localMark(key)
 	seen := c.look(ctx, key)
 	if seen.why != nil {
 		return value, false, seen.why
 	}
+	c.localPut(before, &seen)
 	if seen.state < stale || seen.err != nil {
 		c.cfg.Hooks.Miss(key)
 		return value, false, nil
@@ -171,6 +223,7 @@ func (c *Cache[V]) Set(ctx context.Context, key string, value V) error {
 		return fmt.Errorf("cache: set: %w", err)
 	}
 	life := milliseconds(c.cfg.life() + c.cfg.kept())
+	defer c.localDrop(key)
 	if err := c.exec(ctx, setScript, c.keys.of(key), text, life).Error(); err != nil {
 		return fmt.Errorf("cache: set: %w", err)
 	}
@@ -195,6 +248,7 @@ func (c *Cache[V]) Delete(ctx context.Context, keys ...string) error {
 		names[i] = c.keys.entries.Key(key)
 		dels[i] = c.client.B().Del().Key(names[i], c.keys.fills.Key(key)).Build()
 	}
+	defer c.localDrop(keys...)
 	return c.invalidate(ctx, "delete", dels, names)
 }
 
@@ -206,6 +260,7 @@ func (c *Cache[V]) DeleteTags(ctx context.Context, tags ...string) error {
 		names[i] = c.keys.tags.Key(tag)
 		dels[i] = c.client.B().Del().Key(names[i]).Build()
 	}
+	defer c.localDropTags(tags...)
 	return c.invalidate(ctx, "delete tags", dels, names)
 }
 
@@ -214,7 +269,7 @@ func (c *Cache[V]) invalidate(ctx context.Context, what string, dels valkey.Comm
 		return nil
 	}
 	for _, del := range dels {
-		if err := c.breakers[del.Slot()>>10%groups].Err(); err != nil {
+		if err := c.breakerOf(del).Err(); err != nil {
 			return fmt.Errorf("cache: %s: the server is away: %w", what, err)
 		}
 	}

@@ -89,7 +89,14 @@ type Config struct {
 	// means none.
 	Tags func(key string) []string
 
-	// Random returns numbers in [0, 1) for Jitter and Early, from any goroutine. Default math/rand/v2.
+	// Local is what this process keeps itself. The zero value keeps nothing.
+	Local LocalTier
+
+	// Audit is the part of the hits, from 0 to 1, after which the value is loaded again in the background, one at
+	// a time, and compared: Hooks.Audited. Zero means none.
+	Audit float64
+
+	// Random returns numbers in [0, 1) for Jitter, Early and Audit, from any goroutine. Default math/rand/v2.
 	Random func() float64
 	// Hooks are called at what the results don't show.
 	Hooks Hooks
@@ -172,6 +179,8 @@ func (cfg *Config) check() error {
 		return fmt.Errorf("cache: Config.Jitter is %v, not from 0 to 1", cfg.Jitter)
 	case !(cfg.Early >= 0 && cfg.Early <= 1000):
 		return fmt.Errorf("cache: Config.Early is %v, not from 0 to 1000", cfg.Early)
+	case !(cfg.Audit >= 0 && cfg.Audit <= 1):
+		return fmt.Errorf("cache: Config.Audit is %v, not from 0 to 1", cfg.Audit)
 	case cfg.Late < Wait || cfg.Late > Load:
 		return fmt.Errorf("cache: Config.Late is %d, none of the choices", cfg.Late)
 	case cfg.LateLoads < 0:
@@ -181,7 +190,7 @@ func (cfg *Config) check() error {
 	case cfg.MinCompress < 0:
 		return errors.New("cache: Config.MinCompress is less than zero")
 	}
-	return nil
+	return cfg.Local.check()
 }
 
 // kept is for how long after their TTL entries are kept.

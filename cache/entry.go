@@ -12,7 +12,7 @@ import (
 // TTL, in ms, as unsigned varints; if it has tags, their number as a varint and their generations, 16
 // bytes each; and the body. What does not begin so is foreign: a miss, and overwritten.
 const (
-	mark    = 0xFA
+	magic   = 0xFA
 	version = 0x01
 
 	flagAbsent     = 1 << 0 // load found nothing; no body
@@ -48,7 +48,7 @@ func (e entry) text() string {
 		}
 	}
 	b := make([]byte, 0, 3+2*binary.MaxVarintLen64+1+genLen*len(e.gens)+len(e.body))
-	b = append(b, mark, version, flags)
+	b = append(b, magic, version, flags)
 	b = binary.AppendUvarint(b, uint64(max(0, e.took.Microseconds())))
 	b = binary.AppendUvarint(b, uint64(e.kept.Milliseconds()))
 	if len(e.gens) > 0 {
@@ -63,7 +63,7 @@ func (e entry) text() string {
 // parseEntry reads an entry; its body is part of b.
 func parseEntry(b []byte) (e entry, err error) {
 	switch {
-	case len(b) < 3 || b[0] != mark:
+	case len(b) < 3 || b[0] != magic:
 		return e, errForeign
 	case b[1] != version:
 		return e, errVersion

@@ -257,42 +257,51 @@ func (t *trip[V]) loadAndFill(ctx context.Context, token string, got ask[V]) out
 	began := time.Now()
 	value, err := t.call(ctx)
 	took := time.Since(began)
-	text, life, cool := storeNo, time.Duration(0), time.Duration(0)
-	o := outcome[V]{value: value, err: err, asOf: began}
-	var encoding error
-	switch {
-	case err == nil:
-		life = t.cfg.life() + t.cfg.kept()
-		text, encoding = t.encode(value, entry{took: took, kept: t.cfg.kept(), gens: got.gens})
-	case errors.Is(err, ErrNotFound):
-		if t.cfg.NegativeTTL > 0 {
-			life = t.cfg.jittered(t.cfg.NegativeTTL)
-			text = entry{absent: true, took: took, gens: got.gens}.text()
-		}
-	case got.servable():
-		cool = max(coolFor, t.cfg.ErrorTTL)
-		if got.past < t.cfg.StaleIfError {
-			o = t.serveStale(got)
-		}
-	case t.cfg.ErrorTTL > 0:
-		life = t.cfg.ErrorTTL
-		text = entry{failed: true, took: took, gens: got.gens, body: []byte(err.Error())}.text()
-	}
-	if encoding != nil {
-		t.cfg.Hooks.Error("set", fmt.Errorf("cache: set: %w", encoding))
-	}
+	store, o := t.settle(value, err, got, began, took)
 	sent := time.Now()
-	stored, err := t.fill(ctx, t.key, token, text, life, cool)
+	stored, err := t.fill(ctx, t.key, token, store.text, store.life, store.cool)
 	switch {
 	case err != nil:
 		t.cfg.Hooks.Error("set", fmt.Errorf("cache: set: %w", err))
 	case !stored:
 		t.cfg.Hooks.Refused(t.key)
-	case text != storeNo:
+	case store.text != storeNo:
 		o.asOf = sent
 	}
 	o.waited = t.waited
 	return o
+}
+
+// storing is what to store of a load.
+type storing struct {
+	text       string
+	life, cool time.Duration
+}
+
+// settle says what to store of a load, and what those get who waited for it.
+func (c *Cache[V]) settle(value V, err error, got ask[V], began time.Time, took time.Duration) (s storing, o outcome[V]) {
+	o = outcome[V]{value: value, err: err, asOf: began}
+	switch {
+	case err == nil:
+		s.life = c.cfg.life() + c.cfg.kept()
+		if s.text, err = c.encode(value, entry{took: took, kept: c.cfg.kept(), gens: got.gens}); err != nil {
+			c.cfg.Hooks.Error("set", fmt.Errorf("cache: set: %w", err))
+		}
+	case errors.Is(err, ErrNotFound):
+		if c.cfg.NegativeTTL > 0 {
+			s.life = c.cfg.jittered(c.cfg.NegativeTTL)
+			s.text = entry{absent: true, took: took, gens: got.gens}.text()
+		}
+	case got.servable():
+		s.cool = max(coolFor, c.cfg.ErrorTTL)
+		if got.past < c.cfg.StaleIfError {
+			o = outcome[V]{value: got.value, err: got.err, asOf: got.sent, past: got.past, stale: true}
+		}
+	case c.cfg.ErrorTTL > 0:
+		s.life = c.cfg.ErrorTTL
+		s.text = entry{failed: true, took: took, gens: got.gens, body: []byte(err.Error())}.text()
+	}
+	return s, o
 }
 
 // loadAlone loads although nobody can say who else does, or whether it may be stored.
@@ -305,6 +314,9 @@ func (t *trip[V]) loadAlone(ctx context.Context) outcome[V] {
 	defer func() { <-t.alone }()
 	began := time.Now()
 	value, err := t.call(ctx)
+	if err == nil {
+		t.localPutBlind(t.key, value)
+	}
 	return outcome[V]{value: value, err: err, asOf: began, waited: t.waited}
 }
 

@@ -18,6 +18,9 @@ type Hooks struct {
 	// Refused is called when a value was not stored because it was loaded before an invalidation, or
 	// because the lease had ended.
 	Refused func(key string)
+	// Audited is called after each comparison with the origin (Config.Audit). Stale means that the origin had another
+	// value, and the cache still served the old one a second later.
+	Audited func(key string, stale bool)
 	// Error gets each error of the server, or of decoding, that a call went on without. Op is "get", "set"
 	// or "delete".
 	Error func(op string, err error)
@@ -50,6 +53,9 @@ func (h *Hooks) setDefaults() {
 	}
 	if h.Refused == nil {
 		h.Refused = func(string) {}
+	}
+	if h.Audited == nil {
+		h.Audited = func(string, bool) {}
 	}
 	if h.Error == nil {
 		h.Error = func(string, error) {}

@@ -25,9 +25,21 @@ type link struct {
 
 // breaker returns that of the node which has a key; probe asks that node.
 func (l *link) breaker(key string) *breaker.Breaker {
-	get := l.client.B().Get().Key(key).Build()
-	return &l.breakers[get.Slot()>>10%groups]
+	if l.client.Mode() != valkey.ClientModeCluster {
+		return &l.breakers[0]
+	}
+	return l.breakerOf(l.client.B().Get().Key(key).Build())
 }
+
+func (l *link) breakerOf(cmd valkey.Completed) *breaker.Breaker {
+	if l.client.Mode() != valkey.ClientModeCluster {
+		return &l.breakers[0]
+	}
+	return &l.breakers[cmd.Slot()>>10%groups]
+}
+
+// away says whether the node of a key is known to be away.
+func (l *link) away(key string) bool { return l.breaker(key).Err() != nil }
 
 func (l *link) probe(key string) breaker.Probe {
 	return func(ctx context.Context) error {
@@ -92,7 +104,9 @@ func (l *link) execs(ctx context.Context, calls []script.Call) []valkey.ValkeyRe
 func cutOff(err error) bool { return err != nil && !answered(err) }
 
 // bounded gives a call at most half of what its caller's deadline leaves, and [MaxWait].
-func (l *link) looking(ctx context.Context) (context.Context, context.CancelFunc) { return l.wait.looking(ctx) }
+func (l *link) looking(ctx context.Context) (context.Context, context.CancelFunc) {
+	return l.wait.looking(ctx)
+}
 
 // until is the context of what goes on without its caller, with an end of its own.
 func until(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {

@@ -45,7 +45,7 @@ const noEnd = -1
 func (c *Cache[V]) look(ctx context.Context, key string) (s sight[V]) {
 	name := c.keys.entries.Key(key)
 	get := c.client.B().Get().Key(name).Build()
-	if err := c.breakers[get.Slot()>>10%groups].Err(); err != nil {
+	if err := c.breakerOf(get).Err(); err != nil {
 		return sight[V]{why: fmt.Errorf("cache: get: the server is away: %w", err)}
 	}
 	bounded, cancel := c.looking(ctx)

@@ -161,7 +161,7 @@ func fence(t *testing.T, env valkeytest.Env) {
 				t.Fatal(err)
 			}
 			after := background(t, b, "k", constant("new")) // joins the flight if it is the same process
-			if !same && name != "DeleteTags" { // which knows no key, so that who comes after it waits for the old load
+			if !same && name != "DeleteTags" {              // which knows no key, so that who comes after it waits for the old load
 				if r := await(t, "the new load", after); r.err != nil || r.value != test.want {
 					t.Errorf("%s: after the invalidation: %+v", name, r)
 				}
