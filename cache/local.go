@@ -54,9 +54,9 @@ type local[V any] struct {
 	whole   atomic.Bool  // it hears of every change
 	seed    maphash.Seed
 
-	cleared atomic.Uint64
-	keys    [stripes]stripe
-	tags    [stripes]atomic.Uint64
+	epoch atomic.Uint64 // grows when nobody knows what has changed
+	keys  [stripes]stripe
+	tags  [stripes]atomic.Uint64
 }
 
 type stripe struct {
@@ -70,6 +70,7 @@ type held[V any] struct {
 	err   error
 	until int64 // it is served without asking
 	end   int64 // it is served if nobody can be asked
+	epoch uint64
 	tags  []tagMark
 }
 
@@ -80,9 +81,9 @@ type tagMark struct {
 
 // mark is what a reader remembers from before it read.
 type mark struct {
-	name             string
-	cleared, changes uint64
-	tags             []tagMark
+	name           string
+	epoch, changes uint64
+	tags           []tagMark
 }
 
 func newLocal[V any](cfg LocalTier) (*local[V], error) {
@@ -114,6 +115,8 @@ func (l *local[V]) find(name string, untold bool) *held[V] {
 	end := h.until
 	if untold {
 		end = h.end
+	} else if h.epoch != l.epoch.Load() {
+		return nil
 	}
 	if l.clock.NowNano() >= end {
 		return nil
@@ -131,7 +134,7 @@ func (l *local[V]) mark(name string, tags []string) mark {
 	s := &l.keys[l.stripe(name)]
 	s.Lock()
 	defer s.Unlock()
-	m := mark{name: name, cleared: l.cleared.Load(), changes: s.changes}
+	m := mark{name: name, epoch: l.epoch.Load(), changes: s.changes}
 	for _, tag := range tags {
 		n := l.stripe(key.Escape(tag))
 		m.tags = append(m.tags, tagMark{n, l.tags[n].Load()})
@@ -143,11 +146,11 @@ func (l *local[V]) mark(name string, tags []string) mark {
 func (l *local[V]) put(m mark, value V, err error, fresh time.Duration) {
 	now := l.clock.NowNano()
 	last := int64(min(fresh, l.ttl) - 2*tick) // the clock may be behind
-	h := &held[V]{value: value, err: err, until: now + min(last, l.limit.Load()), end: now + last, tags: m.tags}
+	h := &held[V]{value: value, err: err, until: now + min(last, l.limit.Load()), end: now + last, epoch: m.epoch, tags: m.tags}
 	s := &l.keys[l.stripe(m.name)]
 	s.Lock()
 	defer s.Unlock()
-	if s.changes == m.changes && l.cleared.Load() == m.cleared && last > 0 {
+	if s.changes == m.changes && last > 0 {
 		l.entries.Set(m.name, h)
 	}
 }
@@ -163,13 +166,15 @@ func (l *local[V]) drop(name string) {
 
 func (l *local[V]) dropTag(name string) { l.tags[l.stripe(name)].Add(1) }
 
-// clear forgets everything: nobody knows what has changed.
+// doubt serves what is there only if nobody can be asked: nobody knows what has changed.
+func (l *local[V]) doubt() { l.epoch.Add(1) }
+
+// clear forgets everything.
 func (l *local[V]) clear() {
-	l.cleared.Add(1)
-	// A put that looked before this ends before its stripe is free, or sees it.
+	l.doubt()
 	for i := range l.keys {
 		l.keys[i].Lock()
-		l.keys[i].changes++
+		l.keys[i].changes++ // of those who have read and not yet put
 		l.keys[i].Unlock()
 	}
 	l.entries.InvalidateAll()

@@ -38,7 +38,9 @@ func (c *Cache[V]) GetMany(ctx context.Context, keys []string, load LoadMany[V])
 		if err := ctx.Err(); err != nil {
 			return b.values, err
 		}
-		b.look(ctx, keys)
+		if useless := b.look(ctx, keys, c.cfg.kept().Milliseconds()); len(useless) > 0 {
+			b.look(ctx, useless, always)
+		}
 	}
 	if len(b.refresh) > 0 {
 		b.refreshAll(ctx)
@@ -105,19 +107,20 @@ func (b *batch[V]) add(key string, value V, err error) {
 	}
 }
 
-// look reads entries and takes the leases of those that have to be filled, in one round trip.
-func (b *batch[V]) look(ctx context.Context, keys []string) {
+// look reads entries and takes the leases of those that have to be filled, in one round trip. Useless are keys whose
+// entries live on, as the server can tell, and can't be served: their tag is gone, or they are foreign.
+func (b *batch[V]) look(ctx context.Context, keys []string, least int64) (useless []string) {
 	marks := make([]mark, len(keys))
 	calls := make([]script.Call, 0, len(keys))
 	tags, at, err := b.tagsOfAll(keys)
 	if err != nil {
 		b.cfg.Hooks.Error("get", err)
 		b.blindly(keys)
-		return
+		return nil
 	}
 	for i, key := range keys {
 		marks[i] = b.localMark(key)
-		calls = append(calls, b.takeCall(key, b.token, b.cfg.kept().Milliseconds(), ""))
+		calls = append(calls, b.takeCall(key, b.token, least, ""))
 	}
 	var names []string
 	for tag := range at {
@@ -131,7 +134,7 @@ func (b *batch[V]) look(ctx context.Context, keys []string) {
 	if err != nil {
 		b.cfg.Hooks.Error("get", err)
 		b.blindly(keys)
-		return
+		return nil
 	}
 	var first error
 	for i, key := range keys {
@@ -150,11 +153,19 @@ func (b *batch[V]) look(ctx context.Context, keys []string) {
 			b.blindly(keys[i : i+1])
 			continue
 		}
+		if got.state < stale && got.owner == "" {
+			if got.why != nil {
+				b.cfg.Hooks.Error("get", got.why)
+			}
+			useless = append(useless, key)
+			continue
+		}
 		b.sort(key, got, marks[i])
 	}
 	if first != nil {
 		b.cfg.Hooks.Error("set", first)
 	}
+	return useless
 }
 
 func (b *batch[V]) tagsOfAll(keys []string) (tags [][]string, at map[string]int, err error) {
@@ -187,7 +198,7 @@ func (b *batch[V]) sort(key string, got ask[V], m mark) {
 	case got.taken:
 		b.cfg.Hooks.Miss(key)
 		b.missing = append(b.missing, wanted[V]{key, got, true})
-	default: // somebody else loads it, or what lies there is of no use
+	default: // somebody else loads it
 		b.cfg.Hooks.Miss(key)
 		b.others = append(b.others, wanted[V]{key, got, false})
 	}

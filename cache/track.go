@@ -26,7 +26,9 @@ type tracker struct {
 	client   valkey.Client
 	prefixes []string
 	log      *slog.Logger
-	changed  func(keys []string)         // nil: everything
+	changed  func(keys []string)
+	doubt    func()                      // nobody knows what has changed: FLUSHALL, or the connection has ended
+	clear    func()                      // all changes are heard from now on
 	standing func(whole bool, err error) // errRefused: never
 
 	ctx  context.Context //nolint:containedctx // it ends what New began
@@ -112,8 +114,8 @@ func (t *tracker) follow(ctx context.Context, addr string, n *node, client valke
 		if ctx.Err() != nil {
 			return
 		}
+		t.doubt()
 		t.set(n, false, err)
-		t.changed(nil)
 		t.log.Warn("cache: changes are not heard", "node", addr, "err", err)
 		if errors.Is(err, errRefused) {
 			return
@@ -147,7 +149,7 @@ func (t *tracker) listen(ctx context.Context, n *node, client valkey.Client) (st
 	if err := t.ask(ctx, conn, tracking...); err != nil {
 		return false, err
 	}
-	t.changed(nil) // what has changed meanwhile was not heard
+	t.clear() // what has changed meanwhile was not heard
 	t.set(n, true, nil)
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
@@ -181,17 +183,17 @@ func (t *tracker) ask(ctx context.Context, conn valkey.DedicatedClient, words ..
 	return err
 }
 
-// heard gets the keys that have changed; none means that all have.
+// heard gets the keys that have changed.
 func (t *tracker) heard(messages []valkey.ValkeyMessage) {
-	if messages == nil {
-		t.changed(nil)
+	if messages == nil { // FLUSHALL, or the connection has ended
+		t.doubt()
 		return
 	}
 	keys := make([]string, 0, len(messages))
 	for _, m := range messages {
 		name, err := m.ToString()
 		if err != nil {
-			t.changed(nil)
+			t.doubt()
 			return
 		}
 		keys = append(keys, name)
@@ -204,10 +206,8 @@ func (c *Cache[V]) listenToChanges() {
 	entries, tags := c.keys.entries.Head(), c.keys.tags.Head()
 	c.tracker = &tracker{
 		client: c.client, log: c.cfg.Logger, prefixes: []string{entries, tags},
+		doubt: c.local.doubt, clear: c.local.clear,
 		changed: func(names []string) {
-			if names == nil {
-				c.local.clear()
-			}
 			for _, name := range names {
 				if entry, ok := strings.CutPrefix(name, entries); ok {
 					c.local.drop(strings.TrimSuffix(entry, "}"))
