@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"time"
+
+	"github.com/flatrate/flatrate/internal/key"
 )
 
 // Defaults of [Config].
@@ -127,6 +129,9 @@ func (cfg *Config) setDefaults() {
 		if *field == 0 {
 			*field = value
 		}
+	}
+	if cfg.Prefix == "" {
+		cfg.Prefix = key.DefaultPrefix
 	}
 	zero(&cfg.TTL, DefaultTTL)
 	zero(&cfg.NegativeTTL, min(DefaultNegativeTTL, cfg.TTL))

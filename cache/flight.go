@@ -216,7 +216,7 @@ func (t *trip[V]) whileOthersLoad(ctx context.Context, got ask[V]) (o outcome[V]
 	}
 	if t.waker == nil {
 		t.waited = true
-		t.waker = wake.Join(ctx, t.client, t.token)
+		t.waker = wake.Join(ctx, t.client, t.cfg.Prefix, t.token)
 		return o, false // asking again says where to wake
 	}
 	// The owner's lease may end, and a wake-up may be lost.

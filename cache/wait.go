@@ -17,14 +17,14 @@ const MaxWait = time.Second
 type patience struct{ current atomic.Pointer[period] }
 
 type period struct {
-	context.Context //nolint:containedctx // it is what callers share
-	until           time.Time
+	context.Context
+	until time.Time
 }
 
 // waiting has the values of the caller's context, and the end of the period's.
 type waiting struct {
 	context.Context
-	values context.Context //nolint:containedctx // a context made of two
+	values context.Context
 }
 
 func (w waiting) Value(key any) any { return w.values.Value(key) }

@@ -18,11 +18,14 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function take()
-  redis.call('SET', owner, token, 'PX', ARGV[2])
   -- The clock keeps the counter growing if the server has lost it; the counter, if the clock steps back.
-  local last = tonumber(redis.pcall('GET', counter)) or 0
+  local last = tonumber(redis.call('GET', counter)) or 0
+  if last >= 2 ^ 53 then
+    return redis.error_reply('ERR the fencing counter is above 2^53')
+  end
   local fence = math.max(last + 1, time[1] * 1000000 + time[2])
-  redis.call('SET', counter, fence)
+  redis.call('SET', owner, token, 'PX', ARGV[2])
+  redis.call('SET', counter, string.format('%.0f', fence))
   return {fence, 0}
 end
 
@@ -49,7 +52,7 @@ if not holder then
       redis.call('LPOP', waiting)
       redis.call('HDEL', places, first)
       redis.call('SET', owner, first, 'PX', ARGV[5])
-      redis.call('PUBLISH', string.match(place, '^%d+ %d+ (.*)'), first)
+      redis.pcall('PUBLISH', string.match(place, '^%d+ %d+ (.*)'), first)
       break
     end
   end
@@ -59,7 +62,7 @@ if not holder then
 end
 if keep > 0 then
   local place = string.format('%.0f', now + keep) .. ' ' .. ARGV[2] .. ' ' .. ARGV[4]
-  if redis.call('HSET', places, token, place) == 1 then
+  if redis.call('HSET', places, token, place) == 1 or redis.call('EXISTS', waiting) == 0 then
     redis.call('RPUSH', waiting, token)
   end
   -- Every living waiter asks again before its place is lost, so the queue outlives none of them.

@@ -68,9 +68,7 @@ func (l *Lock) begin(ctx context.Context, fence uint64, sent time.Time) {
 	l.fence = fence
 	keeping := cfg.Hooks.keeping(l.name)
 	keeping.TTL, keeping.Sent, keeping.MaxHold = cfg.TTL, sent, cfg.MaxHold
-	if !cfg.NoRenewal {
-		keeping.Extend = l.extend
-	}
+	keeping.Extend, keeping.Renew = l.extend, !cfg.NoRenewal
 	l.keeper = lease.Keep(ctx, keeping)
 }
 
@@ -107,7 +105,8 @@ func (l *Lock) Context() context.Context { return l.keeper.Context() }
 
 // Extend lets the lock last for ttl from now on, from a millisecond to a year; zero means Config.TTL.
 // Automatic renewals use it from then on. A lock that was lost is never taken anew: the error is an
-// [EndedError]. One round trip.
+// [EndedError]. Another error says that the server did not answer: then a ttl less than what was left
+// counts, a longer one does not. One round trip.
 func (l *Lock) Extend(ctx context.Context, ttl time.Duration) error {
 	if ttl == 0 {
 		ttl = l.locker.cfg.TTL
@@ -118,17 +117,18 @@ func (l *Lock) Extend(ctx context.Context, ttl time.Duration) error {
 	if cause := context.Cause(l.Context()); cause != nil {
 		return cause
 	}
-	sent := time.Now()
-	switch err := l.extend(ctx, ttl); {
-	case err == nil:
-		l.keeper.Extended(sent, ttl)
-		return context.Cause(l.Context())
+	return extended(l.keeper, l.keeper.Extend(ctx, ttl))
+}
+
+// extended is what Extend returns after its call returned err.
+func extended(k *lease.Keeper, err error) error {
+	switch {
 	case errors.Is(err, lease.ErrTaken), errors.Is(err, lease.ErrGone):
-		l.keeper.End(err)
 		return ended(err)
-	default:
+	case err != nil && context.Cause(k.Context()) == nil:
 		return fmt.Errorf("lock: extend: %w", err)
 	}
+	return context.Cause(k.Context())
 }
 
 func (l *Lock) extend(ctx context.Context, ttl time.Duration) error {
@@ -150,13 +150,15 @@ func (l *Lock) extend(ctx context.Context, ttl time.Duration) error {
 
 // Release gives the lock back, to the first who waits if somebody does, and ends Context at once. The
 // error is an [EndedError] if it was no longer held; another holder is never harmed. One round trip; if
-// it fails, the lock ends with its time to live.
+// it fails, the error says so and it is repeated in the background, for some seconds. Where that fails too,
+// the lock ends with its time to live.
 func (l *Lock) Release(ctx context.Context) error {
 	before := context.Cause(l.Context())
 	l.keeper.End(lease.ErrReleased)
 	held, err := l.leave(ctx, answered)
 	switch {
 	case err != nil:
+		l.leaveLater(ctx, answered)
 		return fmt.Errorf("lock: release: %w", err)
 	case before != nil:
 		return before
@@ -166,13 +168,18 @@ func (l *Lock) Release(ctx context.Context) error {
 	return nil
 }
 
-// leave gives up the lock or a place; held is false if the lock was not this one's. A waiter of this
-// process that the lock has gone to is told so, which saves it the round trip of a claim.
+// leave gives up the lock or a place; held is false if the lock was not this one's.
 func (l *Lock) leave(ctx context.Context, gone string) (held bool, err error) {
-	client, sent := l.locker.client, time.Now()
-	reply, err := l.locker.kind.release.Exec(ctx, client, l.keys, l.token, claimMs, gone, wake.Channel(client)).ToArray()
+	return l.locker.leave(ctx, l.keys, l.token, gone)
+}
+
+// leave gives up what a token has. A waiter of this process that the lock has gone to is told so, which
+// saves it the round trip of a claim.
+func (l *Locker) leave(ctx context.Context, keys []string, token, gone string) (held bool, err error) {
+	sent := time.Now()
+	reply, err := l.kind.release.Exec(ctx, l.client, keys, token, claimMs, gone, wake.Channel(l.client, l.prefix)).ToArray()
 	if err != nil {
-		wake.All(client) // one of them may have got it
+		wake.All(l.client, l.prefix) // one of them may have got it
 		return false, err
 	}
 	if len(reply) != 3 {
@@ -191,9 +198,23 @@ func (l *Lock) leave(ctx context.Context, gone string) (held bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		wake.Tell(client, next, wake.Grant{Fence: uint64(fence), Sent: sent})
+		if !wake.Tell(l.client, l.prefix, next, wake.Grant{Fence: uint64(fence), Sent: sent}) {
+			// It stopped waiting, and has not said so yet. Nobody else can give back what it got.
+			lease.GiveBack(ctx, func(ctx context.Context) bool {
+				_, err := l.leave(ctx, keys, next, answered)
+				return err == nil
+			})
+		}
 	}
 	return n == 1, nil
+}
+
+// leaveLater leaves in the background, although the caller has gone.
+func (l *Lock) leaveLater(ctx context.Context, gone string) {
+	lease.GiveBack(ctx, func(ctx context.Context) bool {
+		_, err := l.leave(ctx, gone)
+		return err == nil
+	})
 }
 
 // run calls f with a context that ends with ctx and with the lock.
@@ -213,5 +234,5 @@ func runUnder(ctx, held context.Context, f func(context.Context) error) error {
 func (l *Lock) giveBack(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lease.CleanUp)
 	defer cancel()
-	_ = l.Release(ctx) // the time to live ends it where this fails
+	_ = l.Release(ctx) // which goes on in the background where this fails
 }

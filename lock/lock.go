@@ -33,13 +33,17 @@
 package lock
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/flatrate/flatrate/internal/key"
 	"github.com/flatrate/flatrate/internal/lease"
 	"github.com/valkey-io/valkey-go"
 )
@@ -55,15 +59,17 @@ const (
 )
 
 const (
-	place    = 3 * time.Second        // how long a waiter keeps its place without asking again
-	claim    = 100 * time.Millisecond // how long a grant waits for its claim
-	maxTTL   = 365 * 24 * time.Hour
-	placeMs  = "3000"
-	claimMs  = "100"
-	goneMs   = "3000" // how long a call that was cut off may still be on its way
-	noPlace  = "0"
-	answered = "0"
-	anywhere = ""
+	place        = 3 * time.Second        // how long a waiter keeps its place without asking again
+	claim        = 100 * time.Millisecond // how long a grant waits for its claim
+	moving       = 20 * time.Millisecond  // between two attempts while a slot moves
+	minConfigTTL = 10 * time.Millisecond
+	maxTTL       = 365 * 24 * time.Hour
+	placeMs      = "3000"
+	claimMs      = "100"
+	goneMs       = "3000" // how long a call that was cut off may still be on its way
+	noPlace      = "0"
+	answered     = "0"
+	anywhere     = ""
 )
 
 // Config says how locks are kept. The zero value is ready to use.
@@ -71,13 +77,14 @@ type Config struct {
 	// Prefix stands before every key; all who share a lock use the same one. Default "fr".
 	Prefix string
 	// TTL is how long a lock lasts if it is not renewed, so for how long a holder that died blocks the
-	// others: whole milliseconds, from one to a year. Default 30 s.
+	// others: whole milliseconds, from 10 ms to a year. Default 30 s.
 	TTL time.Duration
 	// NoRenewal leaves extending to the caller. By default a lock is renewed every third of its TTL
 	// until it is released.
 	NoRenewal bool
 	// MaxHold ends a lock so long after it was acquired, however often it was extended: a holder that
-	// hangs does not keep it for ever. Zero means no such limit.
+	// hangs does not keep it for ever. Others get it when its last TTL has passed too. Zero means no such
+	// limit.
 	MaxHold time.Duration
 	// Replicas is how many replicas must have an acquisition before it counts (WAIT). Zero asks none.
 	Replicas int
@@ -100,12 +107,13 @@ type Hooks struct {
 }
 
 // Locker takes locks on one server or cluster. It is safe for concurrent use and holds no resources
-// while nobody waits.
+// while nobody waits, but for a subscription that ends ten seconds after the last wait.
 type Locker struct {
 	client valkey.Client
 	leases *lease.Server
 	kind   kind
 	keys   keySpace
+	prefix string
 	cfg    Config
 	ttlMs  string
 }
@@ -129,8 +137,8 @@ func newLocker(client valkey.Client, k kind, cfg Config) (*Locker, error) {
 		cfg.ReplicaTimeout = DefaultReplicaTimeout
 	}
 	switch {
-	case checkTTL(cfg.TTL) != nil:
-		return nil, fmt.Errorf("lock: %s.TTL: %w", k.config, checkTTL(cfg.TTL))
+	case checkConfigTTL(cfg.TTL) != nil:
+		return nil, fmt.Errorf("lock: %s.TTL: %w", k.config, checkConfigTTL(cfg.TTL))
 	case cfg.MaxHold < 0:
 		return nil, fmt.Errorf("lock: %s.MaxHold is %v, less than zero", k.config, cfg.MaxHold)
 	case cfg.Replicas < 0:
@@ -138,12 +146,20 @@ func newLocker(client valkey.Client, k kind, cfg Config) (*Locker, error) {
 	case cfg.ReplicaTimeout < time.Millisecond:
 		return nil, fmt.Errorf("lock: %s.ReplicaTimeout is %v, less than 1ms", k.config, cfg.ReplicaTimeout)
 	}
-	return &Locker{client: client, leases: lease.On(client), kind: k, keys: keys, cfg: cfg, ttlMs: milliseconds(cfg.TTL)}, nil
+	return &Locker{client: client, leases: lease.On(client), kind: k, keys: keys, prefix: cmp.Or(cfg.Prefix, key.DefaultPrefix), cfg: cfg, ttlMs: milliseconds(cfg.TTL)}, nil
 }
 
 func checkTTL(ttl time.Duration) error {
 	if ttl < lease.MinTTL || ttl > maxTTL || ttl%time.Millisecond != 0 {
 		return fmt.Errorf("%v is not whole milliseconds, from one to a year", ttl)
+	}
+	return nil
+}
+
+// checkConfigTTL asks for more than checkTTL: of less than 3 ms, the allowance for drift leaves nothing.
+func checkConfigTTL(ttl time.Duration) error {
+	if ttl < minConfigTTL || checkTTL(ttl) != nil {
+		return fmt.Errorf("%v is not whole milliseconds, from 10ms to a year", ttl)
 	}
 	return nil
 }
@@ -154,7 +170,8 @@ func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseco
 // somebody does. One round trip.
 //
 // A name is any string that is not empty; braces, spaces and control bytes in it are safe. If the
-// server's answer does not arrive, the lock counts as not taken and is given back in the background.
+// server's answer does not arrive, the lock counts as not taken and is given back in the background; so
+// it is if the answer comes when the lock has ended already: then the error is an [EndedError].
 func (l *Locker) TryAcquire(ctx context.Context, name string) (lock *Lock, ok bool, err error) {
 	a, err := l.attempt(name)
 	if err != nil {
@@ -168,25 +185,33 @@ func (l *Locker) TryAcquire(ctx context.Context, name string) (lock *Lock, ok bo
 	return lock, lock != nil, nil
 }
 
+// errLate says that an acquisition was answered when what it had taken may have ended.
+var errLate = &EndedError{Expired}
+
 // Acquire waits until it holds the lock of name, or ctx ends; then the error wraps ctx.Err(). Who came
 // first is served first. One round trip if the lock is free; else two and the wait, in which one a second
 // keeps the place, and a third to claim what another process has released.
 //
 // The end of ctx is not the end of the lock: [Lock.Context] is for that.
 func (l *Locker) Acquire(ctx context.Context, name string) (*Lock, error) {
-	a, err := l.attempt(name)
-	if err != nil {
-		return nil, err
-	}
-	lock, _, err := a.ask(ctx, noPlace, anywhere)
-	if err == nil && lock == nil {
-		lock, err = a.wait(ctx)
-	}
-	if err != nil {
+	for begin := time.Now(); ; {
+		a, err := l.attempt(name)
+		if err != nil {
+			return nil, err
+		}
+		a.begin = begin
+		lock, _, err := a.insist(ctx, noPlace, anywhere)
+		if err == nil && lock == nil {
+			lock, err = a.wait(ctx)
+		}
+		if err == nil {
+			return lock, nil
+		}
 		a.abandon(ctx)
-		return nil, fmt.Errorf("lock: acquire: %w", err)
+		if !errors.Is(err, errLate) || ctx.Err() != nil {
+			return nil, fmt.Errorf("lock: acquire: %w", err)
+		}
 	}
-	return lock, nil
 }
 
 // Do acquires the lock of name, runs f, and releases the lock. The context of f ends with ctx, and when
@@ -205,6 +230,8 @@ func (l *Locker) Do(ctx context.Context, name string, f func(context.Context) er
 	return err
 }
 
+var errNoName = errors.New("lock: the name is empty")
+
 // attempt is one call's way to a lock.
 type attempt struct {
 	lock  *Lock
@@ -213,7 +240,7 @@ type attempt struct {
 
 func (l *Locker) attempt(name string) (*attempt, error) {
 	if name == "" {
-		return nil, errors.New("lock: the name is empty")
+		return nil, errNoName
 	}
 	token := l.kind.mark + rand.Text()
 	lock := &Lock{locker: l, name: name, token: token, keys: l.kind.keys(l.keys, name, token)}
@@ -234,23 +261,50 @@ func (a *attempt) ask(ctx context.Context, keep, channel string) (lock *Lock, le
 	if reply[0] == 0 {
 		return nil, time.Duration(reply[1]) * time.Millisecond, nil
 	}
-	return a.taken(ctx, uint64(reply[0]), sent), 0, nil
+	lock, err = a.taken(ctx, uint64(reply[0]), sent)
+	return lock, 0, err
 }
 
 // taken begins the lock that a call sent at sent has taken.
-func (a *attempt) taken(ctx context.Context, fence uint64, sent time.Time) *Lock {
+func (a *attempt) taken(ctx context.Context, fence uint64, sent time.Time) (*Lock, error) {
+	cfg := a.lock.locker.cfg
+	if time.Since(sent) >= cfg.TTL-lease.Drift(cfg.TTL) {
+		return nil, errLate // somebody else may have it by now
+	}
 	a.lock.begin(ctx, fence, sent)
-	if hook := a.lock.locker.cfg.Hooks.Acquired; hook != nil {
+	if hook := cfg.Hooks.Acquired; hook != nil {
 		hook(a.lock.name, time.Since(a.begin))
 	}
-	return a.lock
+	return a.lock, nil
+}
+
+// insist asks until the server has an answer: while a slot of a cluster moves to another node, it says
+// that it ran nothing, and to try again.
+func (a *attempt) insist(ctx context.Context, keep, channel string) (lock *Lock, left time.Duration, err error) {
+	for {
+		lock, left, err = a.ask(ctx, keep, channel)
+		refused, ok := valkey.IsValkeyErr(err)
+		if !ok || !strings.HasPrefix(refused.Error(), "TRYAGAIN") {
+			return lock, left, err
+		}
+		if err := pause(ctx, moving); err != nil {
+			return nil, 0, err
+		}
+	}
+}
+
+// pause waits for between half and one and a half of d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d/2 + mathrand.N(d))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // abandon gives back what may have been taken, a place or the lock, although the caller has gone, and
 // lets the server refuse what is still on its way. The server ends all three where this fails.
-func (a *attempt) abandon(ctx context.Context) {
-	lease.GiveBack(ctx, func(ctx context.Context) bool {
-		_, err := a.lock.leave(ctx, goneMs)
-		return err == nil
-	})
-}
+func (a *attempt) abandon(ctx context.Context) { a.lock.leaveLater(ctx, goneMs) }

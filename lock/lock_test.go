@@ -24,7 +24,7 @@ func TestNewNamesTheField(t *testing.T) {
 		want string
 	}{
 		{lock.Config{TTL: -1}, "Config.TTL"},
-		{lock.Config{TTL: time.Microsecond}, "Config.TTL"},
+		{lock.Config{TTL: 9 * time.Millisecond}, "Config.TTL"},
 		{lock.Config{TTL: time.Second + time.Microsecond}, "Config.TTL"},
 		{lock.Config{TTL: 2 * 365 * 24 * time.Hour}, "Config.TTL"},
 		{lock.Config{MaxHold: -1}, "Config.MaxHold"},
@@ -376,4 +376,43 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: taken", want)
 		}
 	}
+}
+
+// TestLateAnswer stops the server between an acquisition and its answer: what has ended by then is never
+// handed out. TryAcquire says so, Acquire asks again.
+func TestLateAnswer(t *testing.T) {
+	const ttl = 50 * time.Millisecond
+	s := valkeytest.Start(t)
+	ctx := t.Context()
+	acquired := 0
+	l, err := lock.New(s.Client(), lock.Config{TTL: ttl, Hooks: lock.Hooks{Acquired: func(string, time.Duration) { acquired++ }}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	warm, err := l.Acquire(ctx, "warm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := warm.Release(ctx); err != nil && !errors.Is(err, lock.ErrNotHeld) {
+		t.Fatal(err)
+	}
+	acquired = 0
+	s.Pause()
+	time.AfterFunc(2*ttl, s.Resume)
+	if _, ok, err := l.TryAcquire(ctx, "n"); ok || !errors.Is(err, lock.ErrNotHeld) {
+		t.Errorf("TryAcquire: %v, %v", ok, err)
+	}
+	if acquired != 0 {
+		t.Error("Hooks.Acquired heard of a lock that nobody got")
+	}
+	s.Pause()
+	time.AfterFunc(2*ttl, s.Resume)
+	held, err := l.Acquire(ctx, "m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if acquired != 1 {
+		t.Errorf("%d were acquired", acquired)
+	}
+	_ = held.Release(ctx) // on a busy machine it may have ended
 }

@@ -12,24 +12,18 @@ import (
 
 // QuorumLock is a lock that a [Redlock] acquired. It is safe for concurrent use.
 type QuorumLock struct {
-	redlock   *Redlock
-	name      string
-	nodes     []*node
-	keeper    *lease.Keeper
-	extending chan struct{} // full while a call of Extend or a renewal is under way
-	calls     atomic.Int64
+	redlock *Redlock
+	name    string
+	nodes   []*node
+	keeper  *lease.Keeper
+	calls   atomic.Int64
 }
 
 func (l *QuorumLock) begin(ctx context.Context, sent time.Time) {
 	cfg := l.redlock.cfg
 	keeping := cfg.Hooks.keeping(l.name)
 	keeping.TTL, keeping.Sent, keeping.MaxHold = cfg.TTL, sent, cfg.MaxHold
-	if !cfg.NoRenewal {
-		keeping.Extend = func(ctx context.Context, ttl time.Duration) error {
-			_, err := l.extend(ctx, ttl, nil)
-			return err
-		}
-	}
+	keeping.Extend, keeping.Renew = l.extend, !cfg.NoRenewal
 	l.keeper = lease.Keep(ctx, keeping)
 }
 
@@ -66,46 +60,22 @@ func (l *QuorumLock) Extend(ctx context.Context, ttl time.Duration) error {
 	if ttl == 0 {
 		ttl = l.redlock.cfg.TTL
 	}
-	if err := checkRedlockTTL(ttl); err != nil {
+	if err := checkConfigTTL(ttl); err != nil {
 		return fmt.Errorf("lock: extend: ttl: %w", err)
 	}
 	if cause := context.Cause(l.Context()); cause != nil {
 		return cause
 	}
-	sent, err := l.extend(ctx, ttl, func(sent time.Time) {
-		if sent.Add(ttl - lease.Drift(ttl)).Before(l.keeper.Deadline()) {
-			l.keeper.Extended(sent, ttl)
-		}
-	})
-	switch {
-	case err == nil:
-		l.keeper.Extended(sent, ttl)
-		return context.Cause(l.Context())
-	case errors.Is(err, lease.ErrTaken), errors.Is(err, lease.ErrGone):
-		l.keeper.End(err)
-		return ended(err)
-	default:
-		return fmt.Errorf("lock: extend: %w", err)
-	}
+	return extended(l.keeper, l.keeper.Extend(ctx, ttl))
 }
 
-// extend extends on a quorum, one call after the other; before, if not nil, is told when it is sent.
-func (l *QuorumLock) extend(ctx context.Context, ttl time.Duration, before func(sent time.Time)) (sent time.Time, err error) {
-	select {
-	case l.extending <- struct{}{}:
-	case <-ctx.Done():
-		return time.Time{}, ctx.Err()
-	}
-	defer func() { <-l.extending }()
-	sent = time.Now()
-	if before != nil {
-		before(sent)
-	}
+// extend extends on a quorum.
+func (l *QuorumLock) extend(ctx context.Context, ttl time.Duration) error {
 	number := l.calls.Add(1)
 	t := l.poll(ctx, l.redlock.cfg.NodeTimeout, func(ctx context.Context, n *node) error {
 		return n.extend(ctx, number, ttl)
 	})
-	return sent, t.err()
+	return t.err()
 }
 
 // Release gives the lock back on every server and ends Context at once. The error is nil as soon as a

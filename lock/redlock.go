@@ -13,11 +13,12 @@ import (
 	"github.com/valkey-io/valkey-go"
 )
 
-// Defaults and limits of [RedlockConfig].
+// DefaultRetry is that of [RedlockConfig].
+const DefaultRetry = 50 * time.Millisecond
+
 const (
-	DefaultRetry   = 50 * time.Millisecond
+	maxRetry       = time.Minute
 	maxNodeTimeout = 50 * time.Millisecond
-	minRedlockTTL  = 10 * time.Millisecond // the drift is 2 ms and more
 )
 
 // RedlockConfig says how the locks of a [Redlock] are kept. The zero value is ready to use.
@@ -36,7 +37,8 @@ type RedlockConfig struct {
 	// Default a tenth of the TTL, at most 50 ms: far above a round trip, far below the TTL.
 	NodeTimeout time.Duration
 	// Retry is the mean pause of a waiting Acquire; drawn between half and one and a half of it, so
-	// that callers who split the servers between them do not meet again. Default 50 ms.
+	// that callers who split the servers between them do not meet again. From 1 ms to a minute, default
+	// 50 ms.
 	Retry time.Duration
 	// Hooks hear what happens to locks.
 	Hooks Hooks
@@ -82,14 +84,14 @@ func NewRedlock(clients []valkey.Client, cfg RedlockConfig) (*Redlock, error) {
 		cfg.Retry = DefaultRetry
 	}
 	switch {
-	case checkRedlockTTL(cfg.TTL) != nil:
-		return nil, fmt.Errorf("lock: RedlockConfig.TTL: %w", checkRedlockTTL(cfg.TTL))
+	case checkConfigTTL(cfg.TTL) != nil:
+		return nil, fmt.Errorf("lock: RedlockConfig.TTL: %w", checkConfigTTL(cfg.TTL))
 	case cfg.MaxHold < 0:
 		return nil, fmt.Errorf("lock: RedlockConfig.MaxHold is %v, less than zero", cfg.MaxHold)
 	case cfg.NodeTimeout < time.Millisecond || cfg.NodeTimeout >= cfg.TTL:
 		return nil, fmt.Errorf("lock: RedlockConfig.NodeTimeout is %v, not from 1ms to less than the TTL", cfg.NodeTimeout)
-	case cfg.Retry < time.Millisecond:
-		return nil, fmt.Errorf("lock: RedlockConfig.Retry is %v, less than 1ms", cfg.Retry)
+	case cfg.Retry < time.Millisecond || cfg.Retry > maxRetry:
+		return nil, fmt.Errorf("lock: RedlockConfig.Retry is %v, not from 1ms to %v", cfg.Retry, maxRetry)
 	}
 	servers := make([]*lease.Server, len(clients))
 	for i, client := range clients {
@@ -110,7 +112,7 @@ func checkClients(clients []valkey.Client) error {
 		if client == nil {
 			return fmt.Errorf("lock: clients[%d] is nil", i)
 		}
-		if !reflect.TypeOf(client).Comparable() {
+		if !reflect.ValueOf(client).Comparable() {
 			continue // a wrapper of the caller's
 		}
 		if j, twice := seen[client]; twice {
@@ -121,20 +123,13 @@ func checkClients(clients []valkey.Client) error {
 	return nil
 }
 
-func checkRedlockTTL(ttl time.Duration) error {
-	if ttl < minRedlockTTL || ttl > maxTTL || ttl%time.Millisecond != 0 {
-		return fmt.Errorf("%v is not whole milliseconds, from 10ms to a year", ttl)
-	}
-	return nil
-}
-
 // TryAcquire takes the lock of name if a majority of the servers gives it; ok is false if somebody else
 // has it, or a part of it. The error is that of the servers if a majority did not answer. It waits for
 // no more servers than it needs, and for none longer than RedlockConfig.NodeTimeout. Without a
 // majority everything is given back, in the background where a server does not answer.
 func (r *Redlock) TryAcquire(ctx context.Context, name string) (lock *QuorumLock, ok bool, err error) {
 	if name == "" {
-		return nil, false, errors.New("lock: the name is empty")
+		return nil, false, errNoName
 	}
 	begin := time.Now()
 	lock, err = r.round(ctx, name)
@@ -150,7 +145,7 @@ func (r *Redlock) TryAcquire(ctx context.Context, name string) (lock *QuorumLock
 // that ends. The end of ctx is not the end of the lock: [QuorumLock.Context] is for that.
 func (r *Redlock) Acquire(ctx context.Context, name string) (*QuorumLock, error) {
 	if name == "" {
-		return nil, errors.New("lock: the name is empty")
+		return nil, errNoName
 	}
 	begin := time.Now()
 	var last error // of the servers
@@ -200,7 +195,7 @@ func (r *Redlock) round(ctx context.Context, name string) (*QuorumLock, error) {
 		return nil, err
 	}
 	key, token := r.keys.key(tag(name), "red", name), lease.NewToken()
-	l := &QuorumLock{redlock: r, name: name, extending: make(chan struct{}, 1)}
+	l := &QuorumLock{redlock: r, name: name}
 	for _, server := range r.servers {
 		l.nodes = append(l.nodes, newNode(server.At(key, token)))
 	}

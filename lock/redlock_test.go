@@ -73,6 +73,7 @@ func TestNewRedlockNamesTheField(t *testing.T) {
 	}{
 		{lock.RedlockConfig{TTL: -1}, "RedlockConfig.TTL"},
 		{lock.RedlockConfig{TTL: 9 * time.Millisecond}, "RedlockConfig.TTL"},
+		{lock.RedlockConfig{Retry: 1<<63 - 1}, "RedlockConfig.Retry"},
 		{lock.RedlockConfig{TTL: 2 * 365 * 24 * time.Hour}, "RedlockConfig.TTL"},
 		{lock.RedlockConfig{MaxHold: -1}, "RedlockConfig.MaxHold"},
 		{lock.RedlockConfig{NodeTimeout: -1}, "RedlockConfig.NodeTimeout"},

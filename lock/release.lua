@@ -30,16 +30,17 @@ if first then
     redis.call('HDEL', places, first)
     local ends, ttl, channel = string.match(place or '', '^(%d+) (%d+) (.*)')
     if ends and tonumber(ends) > now then
-      if channel ~= ARGV[4] then
+      -- As in acquire.lua; where the counter is no number, the claim says so.
+      local last = redis.pcall('GET', KEYS[5])
+      last = type(last) == 'table' and 2 ^ 53 or tonumber(last) or 0
+      if channel ~= ARGV[4] or last >= 2 ^ 53 then
         redis.call('SET', owner, first, 'PX', ARGV[2])
-        redis.call('PUBLISH', channel, first)
+        redis.pcall('PUBLISH', channel, first)
         return {1, '', 0}
       end
-      redis.call('SET', owner, first, 'PX', ttl)
-      -- As in acquire.lua.
-      local last = tonumber(redis.pcall('GET', KEYS[5])) or 0
       local fence = math.max(last + 1, time[1] * 1000000 + time[2])
-      redis.call('SET', KEYS[5], fence)
+      redis.call('SET', owner, first, 'PX', ttl)
+      redis.call('SET', KEYS[5], string.format('%.0f', fence))
       return {1, first, fence}
     end
     first = redis.call('LPOP', waiting)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+
+	"github.com/flatrate/flatrate/internal/lease"
 )
 
 // Set is several locks that were acquired together. It is safe for concurrent use.
@@ -15,7 +17,8 @@ type Set struct {
 
 // AcquireAll waits until it holds the locks of all names, or ctx ends. It takes them one after the
 // other, in the order of their bytes, so that two callers can't wait for each other; a name that is
-// there twice is taken once. On an error those already taken are given back. It is not atomic: others
+// there twice is taken once. On an error, or if one is lost while another is waited for, those already
+// taken are given back in the background. It is not atomic: others
 // see some of the names locked while the rest is waited for.
 func (l *Locker) AcquireAll(ctx context.Context, names ...string) (*Set, error) {
 	if len(names) == 0 {
@@ -24,8 +27,14 @@ func (l *Locker) AcquireAll(ctx context.Context, names ...string) (*Set, error) 
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	s := &Set{}
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	waiting, cancel := context.WithCancel(ctx) // it ends when one of those already taken is lost
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
 	for _, name := range names {
-		lock, err := l.Acquire(ctx, name)
+		lock, err := l.Acquire(waiting, name)
+		if cause := context.Cause(s.ctx); err != nil && cause != nil && ctx.Err() == nil {
+			err = cause
+		}
 		if err != nil {
 			s.giveBack(ctx)
 			return nil, err
@@ -57,6 +66,7 @@ func (s *Set) Release(ctx context.Context) error {
 
 func (s *Set) giveBack(ctx context.Context) {
 	for _, lock := range slices.Backward(s.locks) {
-		lock.giveBack(ctx)
+		lock.keeper.End(lease.ErrReleased)
+		lock.leaveLater(ctx, answered)
 	}
 }

@@ -38,6 +38,15 @@ redis.call('ZREMRANGEBYSCORE', holders, '-inf', string.format('%.0f', now))
 if redis.call('EXISTS', KEYS[4]) == 1 then
   return {0, 0}
 end
+-- As in acquire.lua, whose counter it is; read before anything is written, since it may be no number.
+local fence
+if alone(token) then
+  local last = tonumber(redis.call('GET', counter)) or 0
+  if last >= 2 ^ 53 then
+    return redis.error_reply('ERR the fencing counter is above 2^53')
+  end
+  fence = math.max(last + 1, time[1] * 1000000 + time[2])
+end
 local mine = redis.call('ZSCORE', holders, token)
 if mine then
   hold(token, ARGV[2])
@@ -60,7 +69,7 @@ while first do
     hold(token, ARGV[2])
   elseif lives then
     hold(first, ARGV[5])
-    redis.call('PUBLISH', channel, first)
+    redis.pcall('PUBLISH', channel, first)
   end
   first = redis.call('LINDEX', waiting, 0)
 end
@@ -69,17 +78,14 @@ if not mine and not first and fits(ARGV[6]) then
   hold(token, ARGV[2])
 end
 if mine and alone(token) then
-  -- As in acquire.lua, whose counter it is.
-  local last = tonumber(redis.pcall('GET', counter)) or 0
-  local fence = math.max(last + 1, time[1] * 1000000 + time[2])
-  redis.call('SET', counter, fence)
+  redis.call('SET', counter, string.format('%.0f', fence))
   return {fence, 0}
 elseif mine then
   return {1, 0}
 end
 if keep > 0 then
   local place = string.format('%.0f', now + keep) .. ' ' .. ARGV[6] .. ' ' .. ARGV[4]
-  if redis.call('HSET', places, token, place) == 1 then
+  if redis.call('HSET', places, token, place) == 1 or redis.call('EXISTS', waiting) == 0 then
     redis.call('RPUSH', waiting, token)
   end
   -- Every living waiter asks again before its place is lost, so the queue outlives none of them.

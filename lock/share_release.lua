@@ -40,7 +40,7 @@ while first do
     redis.call('ZADD', holders, string.format('%.0f', now + tonumber(ARGV[2])), first)
     local last = redis.call('ZRANGE', holders, -1, -1, 'WITHSCORES')
     redis.call('PEXPIRE', holders, string.format('%.0f', tonumber(last[2]) - now))
-    redis.call('PUBLISH', channel, first)
+    redis.pcall('PUBLISH', channel, first)
   end
   first = redis.call('LINDEX', waiting, 0)
 end

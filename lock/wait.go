@@ -17,12 +17,12 @@ func (a *attempt) wait(ctx context.Context) (*Lock, error) {
 	if hook := l.cfg.Hooks.Waiting; hook != nil {
 		hook(a.lock.name)
 	}
-	w := wake.Join(ctx, l.client, a.lock.token)
+	w := wake.Join(ctx, l.client, l.prefix, a.lock.token)
 	defer w.Leave()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		lock, left, err := a.ask(ctx, placeMs, w.Channel())
+		lock, left, err := a.insist(ctx, placeMs, w.Channel())
 		if err != nil || lock != nil {
 			return lock, err
 		}
@@ -36,7 +36,7 @@ func (a *attempt) wait(ctx context.Context) (*Lock, error) {
 		case granted := <-w.Woken:
 			// With replicas to wait for, asking again is what waits for them.
 			if granted.Fence != 0 && l.cfg.Replicas == 0 {
-				return a.taken(ctx, granted.Fence, granted.Sent), nil
+				return a.taken(ctx, granted.Fence, granted.Sent)
 			}
 		case <-timer.C:
 		case <-ctx.Done():

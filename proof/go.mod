@@ -7,6 +7,7 @@ require (
 	github.com/bsm/redislock v0.9.4
 	github.com/flatrate/flatrate v0.0.0
 	github.com/go-redsync/redsync/v4 v4.18.1
+	github.com/maypok86/otter/v2 v2.4.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/valkey-io/valkey-go v1.0.79
 	modernc.org/sqlite v1.61.1

@@ -25,9 +25,9 @@ type members struct {
 	Plain   int
 	Tagged  int `json:"tagged,omitempty"`
 	Odd     int `json:"a b-c,string"`
-	Dash    int `json:"-,"`
+	Dash    int `json:"-,"` //nolint:staticcheck // on purpose
 	Left    int `json:"-"`
-	Invalid int `json:"a\\b"`
+	Invalid int `json:"a\\b"` //nolint:staticcheck // on purpose
 	Empty   int `json:",omitempty"`
 	base
 	*Loop

@@ -323,12 +323,12 @@ func longLoad(t *testing.T, env valkeytest.Env) {
 	if env.Embedded {
 		t.Skip("the lease ends by the engine's clock, which stands still")
 	}
-	a, b := two[string](t, env, cache.Config{TTL: 40 * time.Millisecond, Jitter: cache.NoJitter, Lease: 60 * time.Millisecond})
+	a, b := two[string](t, env, cache.Config{TTL: 500 * time.Millisecond, Jitter: cache.NoJitter, Lease: 60 * time.Millisecond})
 	g := newGate()
 	first := background(t, a, "k", g.load("v"))
 	await(t, "the load", g.begun)
 	second := background(t, b, "k", g.load("v"))
-	env.Advance(200 * time.Millisecond)
+	env.Advance(600 * time.Millisecond)
 	close(g.end)
 	for _, caller := range []<-chan got{first, second} {
 		if r := await(t, "a caller", caller); r.err != nil || r.value != "v" {

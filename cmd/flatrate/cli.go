@@ -122,7 +122,7 @@ func exitCode(ctx context.Context, err error, io stdio) int {
 
 // joined takes apart what errors.Join has joined. Another error is one, whatever lines its text may have.
 func joined(err error) []error {
-	several, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // the outermost one is meant
+	several, ok := err.(interface{ Unwrap() []error })
 	if !ok || errors.Join(several.Unwrap()...).Error() != err.Error() {
 		return []error{err}
 	}

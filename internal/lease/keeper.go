@@ -25,8 +25,10 @@ type Keeping struct {
 	TTL  time.Duration
 	Sent time.Time
 	// Extend extends the lease; it returns ErrTaken or ErrGone if it can't, or any error if nobody
-	// knows. Nil keeps the lease for its TTL only.
+	// knows. It is called by one goroutine at a time.
 	Extend func(ctx context.Context, ttl time.Duration) error
+	// Renew says to extend the lease every third of its time to live.
+	Renew bool
 	// MaxHold ends the lease so long after Sent, whatever was extended. Zero means never.
 	MaxHold time.Duration
 	// Cause may translate one of the errors above for the context's cause. Nil takes it as it is.
@@ -46,8 +48,9 @@ type Keeper struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
+	turn chan struct{} // full while a call of Extend is under way
+
 	mu       sync.Mutex
-	sent     time.Time // when the call was sent that deadline counts from
 	deadline time.Time
 	ended    bool
 	expire   *time.Timer
@@ -55,16 +58,20 @@ type Keeper struct {
 }
 
 // Keep begins to keep a lease. The values of parent are those of the keeper's context; parent's end is
-// not its end.
+// not its end. Where the time has passed already, the context has ended when Keep returns.
 func Keep(parent context.Context, cfg Keeping) *Keeper {
-	k := &Keeper{cfg: cfg}
+	k := &Keeper{cfg: cfg, turn: make(chan struct{}, 1)}
 	k.ctx, k.cancel = context.WithCancelCause(context.WithoutCancel(parent))
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.sent, k.deadline = cfg.Sent, k.until(cfg.Sent, cfg.TTL)
-	k.expire = time.AfterFunc(time.Until(k.deadline), k.expired)
-	if cfg.Extend != nil {
+	k.deadline = k.until(cfg.Sent, cfg.TTL)
+	left := time.Until(k.deadline)
+	k.expire = time.AfterFunc(left, k.expired)
+	if cfg.Renew {
 		k.renew = time.AfterFunc(cfg.TTL/3, k.renewNow)
+	}
+	k.mu.Unlock()
+	if left <= 0 { // the answer came too late: another may have it, and no timer is soon enough
+		k.expired()
 	}
 	return k
 }
@@ -79,17 +86,54 @@ func (k *Keeper) Deadline() time.Time {
 	return k.deadline
 }
 
-// Extended tells that the server confirmed a call, sent at sent, that set the time to live to ttl. Of
-// calls that overlap the one sent last counts, whichever answer comes first.
-func (k *Keeper) Extended(sent time.Time, ttl time.Duration) {
+// Extend gives the lease a new time to live, which later renewals use; zero means the present one. Calls
+// are made one after the other: their answers could not tell in which order the server took them.
+//
+// An extension to less than is left counts when it is sent: without an answer nobody knows whether the
+// server has heard of it.
+func (k *Keeper) Extend(ctx context.Context, ttl time.Duration) error {
+	select {
+	case k.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-k.ctx.Done():
+		return context.Cause(k.ctx)
+	}
+	defer func() { <-k.turn }()
+	sent := time.Now()
+	if ttl == 0 {
+		ttl = k.ttl()
+	}
+	k.ends(sent, ttl, false)
+	err := k.cfg.Extend(ctx, ttl)
+	switch {
+	case err == nil:
+		k.ends(sent, ttl, true)
+	case errors.Is(err, ErrTaken), errors.Is(err, ErrGone):
+		k.End(err)
+	}
+	return err
+}
+
+func (k *Keeper) ttl() time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.ended || sent.Before(k.sent) {
+	return k.cfg.TTL
+}
+
+// ends counts a call that was sent at sent; if it was not confirmed, only where it shortens the lease.
+func (k *Keeper) ends(sent time.Time, ttl time.Duration, confirmed bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	end := k.until(sent, ttl)
+	if k.ended || !confirmed && !end.Before(k.deadline) {
 		return
 	}
-	k.cfg.TTL = ttl
-	k.sent, k.deadline = sent, k.until(sent, ttl)
-	k.expire.Reset(time.Until(k.deadline))
+	k.deadline = end
+	k.expire.Reset(time.Until(end))
+	if confirmed {
+		k.cfg.TTL = ttl
+	}
 	if k.renew != nil {
 		k.renew.Reset(ttl / 3)
 	}
@@ -139,25 +183,17 @@ func (k *Keeper) expired() {
 
 // renewNow extends the lease, and tries again soon where nobody knows whether it was.
 func (k *Keeper) renewNow() {
-	k.mu.Lock()
-	ttl, deadline := k.cfg.TTL, k.deadline
-	k.mu.Unlock()
-	ctx, cancel := context.WithDeadline(k.ctx, deadline)
+	ctx, cancel := context.WithDeadline(k.ctx, k.Deadline())
 	defer cancel()
-	sent := time.Now()
-	err := k.cfg.Extend(ctx, ttl)
-	switch {
+	switch err := k.Extend(ctx, 0); {
 	case err == nil:
-		k.Extended(sent, ttl)
 		if k.cfg.Renewed != nil {
 			k.cfg.Renewed()
 		}
-	case errors.Is(err, ErrTaken), errors.Is(err, ErrGone):
-		k.End(err)
 	case ctx.Err() == nil:
 		k.mu.Lock()
 		if !k.ended {
-			k.renew.Reset(max(ttl/20, time.Millisecond))
+			k.renew.Reset(max(k.cfg.TTL/20, time.Millisecond))
 		}
 		k.mu.Unlock()
 	}

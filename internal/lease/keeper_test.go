@@ -15,7 +15,7 @@ const ttl = 30 * time.Second
 // keep starts a keeper whose call was sent just now, and reports its end.
 func keep(cfg lease.Keeping) (k *lease.Keeper, causes *[]error) {
 	causes = new([]error)
-	cfg.TTL, cfg.Sent = ttl, time.Now()
+	cfg.TTL, cfg.Sent, cfg.Renew = ttl, time.Now(), cfg.Extend != nil
 	cfg.Ended = func(cause error) { *causes = append(*causes, cause) }
 	return lease.Keep(context.Background(), cfg), causes
 }
@@ -130,30 +130,84 @@ func TestMaxHold(t *testing.T) {
 	})
 }
 
+// byHand keeps a lease that is extended by its caller only, with calls that do what call does.
+func byHand(call func(context.Context, time.Duration) error) *lease.Keeper {
+	return lease.Keep(context.Background(), lease.Keeping{TTL: ttl, Sent: time.Now(), Extend: call})
+}
+
+// wantEnd waits for the end of k, in so long from now on.
+func wantEnd(t *testing.T, k *lease.Keeper, in time.Duration) {
+	t.Helper()
+	begin := time.Now()
+	<-k.Context().Done()
+	if got := time.Since(begin); got != in-lease.Drift(in) {
+		t.Errorf("ended after %v, want %v less the drift", got, in)
+	}
+}
+
 // TestExtendedByHand keeps what the caller extended, longer or shorter.
 func TestExtendedByHand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, causes := keep(lease.Keeping{})
-		k.Extended(time.Now(), time.Hour)
-		time.Sleep(59 * time.Minute)
-		wantCause(t, k, causes, nil)
-		k.Extended(time.Now(), time.Second)
-		time.Sleep(time.Second)
-		synctest.Wait()
-		wantCause(t, k, causes, lease.ErrExpired)
+		k := byHand(func(context.Context, time.Duration) error { return nil })
+		for _, d := range []time.Duration{time.Hour, 0, time.Second} { // zero: the hour again
+			if err := k.Extend(t.Context(), d); err != nil {
+				t.Error(err)
+			}
+		}
+		wantEnd(t, k, time.Second)
 	})
 }
 
-// TestOvertaken hears of an earlier call after a later one that shortened the lease: it changes nothing.
-func TestOvertaken(t *testing.T) {
+// TestExtendedWithoutAnswer holds that a shorter time counts although nobody confirmed it, and a longer one
+// does not.
+func TestExtendedWithoutAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, causes := keep(lease.Keeping{})
-		earlier := time.Now().Add(time.Second)
-		time.Sleep(2 * time.Second)
-		k.Extended(time.Now(), time.Second)
-		k.Extended(earlier, time.Hour)
-		time.Sleep(time.Second)
+		k := byHand(func(context.Context, time.Duration) error { return errors.New("connection reset") })
+		_ = k.Extend(t.Context(), time.Hour)
+		_ = k.Extend(t.Context(), 10*time.Second)
+		wantEnd(t, k, 10*time.Second)
+	})
+}
+
+// TestOneAtATime lets a renewal come due while a shorter extension is under way: it waits, and extends to the
+// shorter time.
+func TestOneAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var order []time.Duration
+		k, causes := keep(lease.Keeping{Extend: func(_ context.Context, d time.Duration) error {
+			order = append(order, d)
+			if len(order) == 1 {
+				time.Sleep(15 * time.Second) // a renewal is due after 6
+			}
+			return nil
+		}})
+		if err := k.Extend(t.Context(), 20*time.Second); err != nil {
+			t.Error(err)
+		}
 		synctest.Wait()
-		wantCause(t, k, causes, lease.ErrExpired)
+		if len(order) != 2 || order[1] != 20*time.Second {
+			t.Errorf("calls with %v", order)
+		}
+		k.End(lease.ErrReleased)
+		wantCause(t, k, causes, lease.ErrReleased)
+	})
+}
+
+// TestExtendWaitsForNoOne holds that who waits for a call that hangs gives up with its context, and with the lease.
+func TestExtendWaitsForNoOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := byHand(func(ctx context.Context, _ time.Duration) error { <-ctx.Done(); return ctx.Err() })
+		hangs, end := context.WithCancel(context.Background())
+		go func() { _ = k.Extend(hangs, 0) }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := k.Extend(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("its context: %v", err)
+		}
+		if err := k.Extend(t.Context(), 0); !errors.Is(err, lease.ErrExpired) {
+			t.Errorf("the lease: %v", err)
+		}
+		end()
 	})
 }

@@ -1,8 +1,8 @@
 // Package wake tells the waiters of this process that what they wait for has happened: one
 // subscription per client, however many wait.
 //
-// A message may be lost, as when the connection breaks. So a wake-up says "ask again", never "it is
-// yours", and every waiter asks again by itself after [Waiter.Fallback].
+// A message may be lost, as when the connection breaks. So a wake-up says "ask again", and every waiter asks
+// again by itself after [Waiter.Fallback]. What its own process knows for sure it is told by [Tell].
 package wake
 
 import (
@@ -18,7 +18,8 @@ import (
 const (
 	linger    = 10 * time.Second      // how long an unused subscription is kept
 	asking    = time.Second           // the fallback of a waiter that would be told
-	deaf      = 20 * time.Millisecond // and of one that would not
+	deaf      = 20 * time.Millisecond // and of one that would not, doubling ...
+	deafest   = 80 * time.Millisecond // ... up to this: a grant waits for 100 ms
 	firstWait = 5 * time.Millisecond  // between two attempts to subscribe, doubling ...
 	lastWait  = time.Second           // ... up to this
 )
@@ -35,13 +36,14 @@ type Waiter struct {
 	// [Tell] has for the id.
 	Woken <-chan Grant
 
-	hub *hub
-	id  string
+	hub  *hub
+	id   string
+	deaf time.Duration // the last fallback while the subscription does not stand
 }
 
 // hub is the subscription of one client. It is there while somebody waits, and a little longer.
 type hub struct {
-	client  valkey.Client
+	place
 	channel string
 	quit    context.CancelFunc
 	first   chan struct{} // closed once the subscription stands, or could not be made
@@ -54,15 +56,21 @@ type hub struct {
 
 var (
 	mu   sync.RWMutex // taken before a hub's
-	hubs = map[valkey.Client]*hub{}
+	hubs = map[place]*hub{}
 )
+
+// place is where a subscription is: blocks with their own prefix have their own channel.
+type place struct {
+	client valkey.Client
+	prefix string
+}
 
 // Join registers a waiter under an id that nobody else has. It returns once the subscription stands
 // or could not be made, or ctx has ended. The waiter calls Leave when it waits no longer.
 //
-// A client whose type is not comparable gets a subscription for each waiter.
-func Join(ctx context.Context, client valkey.Client, id string) *Waiter {
-	h, woken := join(client, id)
+// A client whose value is not comparable gets a subscription for each waiter.
+func Join(ctx context.Context, client valkey.Client, prefix, id string) *Waiter {
+	h, woken := join(place{client, prefix}, id)
 	select {
 	case <-h.first:
 	case <-ctx.Done():
@@ -78,9 +86,11 @@ func (w *Waiter) Fallback() time.Duration {
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
 	if w.hub.heard {
+		w.deaf = 0
 		return asking
 	}
-	return deaf
+	w.deaf = min(max(deaf, 2*w.deaf), deafest)
+	return w.deaf
 }
 
 // Leave ends the wait.
@@ -94,25 +104,25 @@ func (w *Waiter) Leave() {
 	}
 }
 
-func join(client valkey.Client, id string) (*hub, <-chan Grant) {
+func join(at place, id string) (*hub, <-chan Grant) {
 	mu.Lock()
 	defer mu.Unlock()
-	shared := reflect.TypeOf(client).Comparable()
+	shared := comparable(at.client)
 	var h *hub
 	if shared {
-		h = hubs[client]
+		h = hubs[at]
 	}
 	if h == nil {
 		running, quit := context.WithCancel(context.Background())
 		h = &hub{
-			client:  client,
-			channel: "fr:wake:" + rand.Text()[:16],
+			place:   at,
+			channel: at.prefix + ":wake:" + rand.Text()[:16],
 			quit:    quit,
 			first:   make(chan struct{}),
 			waiters: map[string]chan Grant{},
 		}
 		if shared {
-			hubs[client] = h
+			hubs[at] = h
 		}
 		go h.run(running)
 	}
@@ -137,8 +147,8 @@ func (h *hub) stop() {
 		return
 	}
 	h.quit()
-	if reflect.TypeOf(h.client).Comparable() && hubs[h.client] == h {
-		delete(hubs, h.client)
+	if comparable(h.client) && hubs[h.place] == h {
+		delete(hubs, h.place)
 	}
 }
 
@@ -231,47 +241,52 @@ func poke(c chan Grant) {
 	}
 }
 
-// Channel is where the waiters of client are woken; "" if it has none, or a type that is not comparable.
-func Channel(client valkey.Client) string {
-	if h := find(client); h != nil {
+// Channel is where the waiters of client are woken; "" if it has none, or a value that is not comparable.
+func Channel(client valkey.Client, prefix string) string {
+	if h := find(client, prefix); h != nil {
 		return h.channel
 	}
 	return ""
 }
 
-// Tell tells the waiter of an id, if it still waits, what the server answered to somebody else.
-func Tell(client valkey.Client, id string, what Grant) {
-	h := find(client)
+// Tell tells the waiter of an id what the server answered to somebody else; ok is false if it waits no
+// longer.
+func Tell(client valkey.Client, prefix, id string, what Grant) (ok bool) {
+	h := find(client, prefix)
 	if h == nil {
-		return
+		return false
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c, ok := h.waiters[id]
 	if !ok {
-		return
+		return false
 	}
 	select {
 	case <-c: // it knows more now than that it should ask
 	default:
 	}
 	c <- what
+	return true
 }
 
 // All tells all waiters of client to ask again.
-func All(client valkey.Client) {
-	if h := find(client); h != nil {
+func All(client valkey.Client, prefix string) {
+	if h := find(client, prefix); h != nil {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.wakeAll()
 	}
 }
 
-func find(client valkey.Client) *hub {
-	if !reflect.TypeOf(client).Comparable() {
+func find(client valkey.Client, prefix string) *hub {
+	if !comparable(client) {
 		return nil
 	}
 	mu.RLock()
 	defer mu.RUnlock()
-	return hubs[client]
+	return hubs[place{client, prefix}]
 }
+
+// comparable tells whether a client can be a key: a caller's own wrapper of one may not.
+func comparable(client valkey.Client) bool { return reflect.ValueOf(client).Comparable() }

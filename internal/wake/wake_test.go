@@ -36,7 +36,7 @@ func TestWake(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		one, two := wake.Join(ctx, c, "one"), wake.Join(ctx, c, "two")
+		one, two := wake.Join(ctx, c, "fr", "one"), wake.Join(ctx, c, "fr", "two")
 		defer two.Leave()
 		if one.Channel() != two.Channel() {
 			t.Error("one client has two subscriptions")
@@ -66,7 +66,7 @@ func TestWake(t *testing.T) {
 func TestBreak(t *testing.T) {
 	s := valkeytest.Start(t)
 	ctx, c := t.Context(), s.Client()
-	w := wake.Join(ctx, c, "w")
+	w := wake.Join(ctx, c, "fr", "w")
 	defer w.Leave()
 	drain(w)
 	for what, fault := range map[string]func(){
@@ -103,7 +103,7 @@ func TestServerAway(t *testing.T) {
 	defer s.Resume()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	w := wake.Join(ctx, c, "w")
+	w := wake.Join(ctx, c, "fr", "w")
 	defer w.Leave()
 	if w.Fallback() >= time.Second/10 {
 		t.Errorf("a subscription that does not stand: fallback %v", w.Fallback())
@@ -115,17 +115,18 @@ func TestServerAway(t *testing.T) {
 func TestTell(t *testing.T) {
 	s := valkeytest.Start(t)
 	ctx, c := t.Context(), s.Client()
-	if wake.Channel(c) != "" {
+	if wake.Channel(c, "fr") != "" {
 		t.Error("a channel without a waiter")
 	}
-	one, two := wake.Join(ctx, c, "one"), wake.Join(ctx, c, "two")
+	one, two := wake.Join(ctx, c, "fr", "one"), wake.Join(ctx, c, "fr", "two")
 	defer two.Leave()
-	if wake.Channel(c) != one.Channel() {
-		t.Errorf("%q, %q", wake.Channel(c), one.Channel())
+	if wake.Channel(c, "fr") != one.Channel() {
+		t.Errorf("%q, %q", wake.Channel(c, "fr"), one.Channel())
 	}
-	wake.All(c) // both have a wake-up that they did not hear
-	wake.Tell(c, "one", wake.Grant{Fence: 7})
-	wake.Tell(c, "nobody", wake.Grant{Fence: 8})
+	wake.All(c, "fr") // both have a wake-up that they did not hear
+	if !wake.Tell(c, "fr", "one", wake.Grant{Fence: 7}) || wake.Tell(c, "fr", "nobody", wake.Grant{Fence: 8}) || wake.Tell(c, "other", "one", wake.Grant{Fence: 8}) {
+		t.Error("Tell does not know whom it told")
+	}
 	if got := <-one.Woken; got.Fence != 7 {
 		t.Errorf("one was told %d", got.Fence)
 	}
@@ -133,5 +134,7 @@ func TestTell(t *testing.T) {
 		t.Errorf("two was told %d", got.Fence)
 	}
 	one.Leave()
-	wake.Tell(c, "one", wake.Grant{Fence: 9}) // too late: it must not block
+	if wake.Tell(c, "fr", "one", wake.Grant{Fence: 9}) {
+		t.Error("one was told after it left")
+	}
 }

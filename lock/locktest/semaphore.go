@@ -29,7 +29,7 @@ func newSemaphore(t *testing.T, env valkeytest.Env, cfg lock.SemaphoreConfig) *l
 // tryPermit fails the test unless try, a TryAcquire, answers as wanted.
 func tryPermit(t *testing.T, try func(context.Context, string) (*lock.Permit, bool, error), want bool) *lock.Permit {
 	t.Helper()
-	p, ok, err := try(t.Context(), "n")
+	p, ok, err := inTime(t, "n", try)
 	if err != nil || ok != want || (p != nil) != want {
 		t.Fatalf("%v, %v, %v; want %v", p, ok, err, want)
 	}

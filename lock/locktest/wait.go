@@ -97,9 +97,9 @@ func fence(t *testing.T, env valkeytest.Env) {
 		grown(held)
 		release(t, held)
 	}
-	short := newLocker(t, env, lock.Config{Prefix: prefix, TTL: 5 * time.Millisecond, NoRenewal: true})
+	short := newLocker(t, env, lock.Config{Prefix: prefix, TTL: 10 * time.Millisecond, NoRenewal: true})
 	grown(try(t, short, "n", true))
-	env.Advance(6 * time.Millisecond)
+	env.Advance(11 * time.Millisecond)
 	grown(try(t, l, "n", true))
 }
 

@@ -13,6 +13,7 @@ var areas = []Area{
 	connectArea(),
 	lockArea(),
 	redlockArea(),
+	cacheArea(),
 }
 
 // Area is a part of flatrate that is measured beside its peers.

@@ -43,7 +43,7 @@ func shifted(t *testing.T, binaryName string, shift time.Duration, args ...strin
 	step(shift)
 	program := filepath.Join(dir, binaryName)
 	script := fmt.Sprintf("#!/bin/sh\nCLOCK_SHIFT='%s' LD_PRELOAD='%s' exec %s \"$@\"\n", file, library, binaryName)
-	if err := os.WriteFile(program, []byte(script), 0o700); err != nil { //nolint:gosec // a script has to be executable
+	if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	s = valkeytest.StartWith(t, valkeytest.Config{Binary: program, Args: args})

@@ -49,17 +49,22 @@ func flatrateLock(t *testing.T, addr string, ttl time.Duration) acquire {
 	}
 }
 
-// The anchors. redsync and redislock neither renew nor tell of a loss: their holder extends every third
-// of the time to live and stops when that returns an error, as their users write it.
-var anchors = []struct {
+// library is one whose counts are printed.
+type library struct {
 	name string
 	make contender
-}{
+}
+
+var ours = []library{{"flatrate", flatrateLock}}
+
+// The anchors. redsync and redislock neither renew nor tell of a loss: their holder extends every third
+// of the time to live and stops when that returns an error, as their users write it.
+var anchors = []library{
 	{"redsync", redsyncLock(false, false)},
 	{"redsync, WithSetNXOnExtend", redsyncLock(true, false)},
 	{"redsync, heeding Until", redsyncLock(false, true)},
 	{"redislock", redisLock},
-	{"valkeylock", valkeyLock},
+	{"valkeylock", valkeyLock(false)},
 }
 
 func redsyncLock(setNX, until bool) contender {
@@ -108,31 +113,33 @@ func redisLock(t *testing.T, addr string, ttl time.Duration) acquire {
 	}
 }
 
-func valkeyLock(t *testing.T, addr string, ttl time.Duration) acquire {
-	l, err := valkeylock.NewLocker(valkeylock.LockerOption{
-		ClientOption: valkey.ClientOption{InitAddress: []string{addr}}, KeyMajority: 1, KeyValidity: ttl,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(l.Close)
-	return func(ctx context.Context, name string) (*grip, error) {
-		// Its lock ends with the context it was acquired with, so ctx may only bound the wait.
-		hold, end := context.WithCancel(context.WithoutCancel(ctx))
-		stop := context.AfterFunc(ctx, end)
-		held, cancel, err := l.WithContext(hold, name)
-		if err != nil || !stop() {
-			end()
-			return nil, errors.Join(err, ctx.Err())
+func valkeyLock(noLoop bool) contender {
+	return func(t *testing.T, addr string, ttl time.Duration) acquire {
+		l, err := valkeylock.NewLocker(valkeylock.LockerOption{
+			ClientOption: valkey.ClientOption{InitAddress: []string{addr}}, KeyMajority: 1, KeyValidity: ttl, NoLoopTracking: noLoop,
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return &grip{held, 0, func(ctx context.Context) {
-			done := make(chan struct{})
-			go func() { cancel(); end(); close(done) }() // it waits for the server without a limit
-			select {
-			case <-done:
-			case <-ctx.Done():
+		t.Cleanup(l.Close)
+		return func(ctx context.Context, name string) (*grip, error) {
+			// Its lock ends with the context it was acquired with, so ctx may only bound the wait.
+			hold, end := context.WithCancel(context.WithoutCancel(ctx))
+			stop := context.AfterFunc(ctx, end)
+			held, cancel, err := l.WithContext(hold, name)
+			if err != nil || !stop() {
+				end()
+				return nil, errors.Join(err, ctx.Err())
 			}
-		}}, nil
+			return &grip{held, 0, func(ctx context.Context) {
+				done := make(chan struct{})
+				go func() { cancel(); end(); close(done) }() // it waits for the server without a limit
+				select {
+				case <-done:
+				case <-ctx.Done():
+				}
+			}}, nil
+		}
 	}
 }
 

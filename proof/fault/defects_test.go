@@ -56,6 +56,64 @@ func TestCutOffHolderStops(t *testing.T) {
 	}
 }
 
+// TestLateAnswerIsNoLock gives a lock to a caller whom the answer reaches after the lock has ended, when
+// another has it: the caller must not be told that it holds it.
+func TestLateAnswerIsNoLock(t *testing.T) {
+	inGate(t)
+	server := valkeytest.Start(t)
+	p := newProxy(t, server.Socket)
+	c, err := flatrate.Connect(t.Context(), "valkey://"+p.addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	const ttl = 100 * time.Millisecond
+	cutOff, err := lock.New(c, lock.Config{TTL: ttl})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := lock.New(server.Client(), lock.Config{TTL: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range scale(10, 100) {
+		held, err := cutOff.Acquire(t.Context(), "one") // loads the script
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := held.Release(t.Context()); err != nil && !errors.Is(err, lock.ErrNotHeld) {
+			t.Fatal(err)
+		}
+		p.drop(1)
+		late := make(chan *lock.Lock, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*ttl)
+		go func() {
+			held, err := cutOff.Acquire(ctx, "one")
+			if err != nil || held.Context().Err() != nil {
+				held = nil
+			}
+			late <- held
+		}()
+		for n := int64(0); n == 0; { // until the server has given it the lock
+			if n, err = server.Client().Do(t.Context(), server.Client().B().Exists().Key("fr:lock:{474}:own:one").Build()).AsInt64(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		next, err := other.Acquire(t.Context(), "one")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.heal()
+		if held := <-late; held != nil {
+			t.Errorf("a lock that another has: its context was live, and now %v", context.Cause(held.Context()))
+		}
+		cancel()
+		if err := next.Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestLostWakeUp is the second: the lock is free, and nobody tells those who wait. One half of the time
 // their subscriptions are cut, in the other the lock vanishes without a release.
 func TestLostWakeUp(t *testing.T) {

@@ -39,6 +39,7 @@ func (f *fenced) run(t *testing.T) {
 	all := newSites(2)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
+	late.watch(ctx)
 	var workers sync.WaitGroup
 	var holders atomic.Int64
 	for _, l := range f.lockers {
@@ -79,7 +80,7 @@ func (f *fenced) hold(ctx context.Context, t *testing.T, l acquire, s *site, nam
 		<-time.After(5 * time.Millisecond)
 		return
 	}
-	v := s.enter(begin, held.held, held.fence)
+	v := s.enter(begin, held)
 	write := func() {
 		if err := f.resource.write(context.WithoutCancel(ctx), name, holder, held.fence); err != nil {
 			t.Error(err) // its server suffers nothing

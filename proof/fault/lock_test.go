@@ -61,10 +61,11 @@ func (c campaign) run(t *testing.T) (sites, counts) {
 	const clients, names = 16, 6
 	all := newSites(names)
 	var injected atomic.Int64
-	var late waits
+	var vain waits
 	var kinds [len(faultKinds)]atomic.Int64
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
+	late.watch(ctx)
 	if c.limit > 0 {
 		defer time.AfterFunc(c.limit, stop).Stop()
 	}
@@ -83,7 +84,7 @@ func (c campaign) run(t *testing.T) (sites, counts) {
 		workers.Go(func() {
 			for goOn() {
 				s := rand.IntN(names)
-				late.count(holdOnce(ctx, l, fmt.Sprint("name-", s), all[s], wreck))
+				vain.count(holdOnce(ctx, l, fmt.Sprint("name-", s), all[s], wreck))
 			}
 		})
 	}
@@ -107,7 +108,7 @@ func (c campaign) run(t *testing.T) (sites, counts) {
 	})
 	workers.Wait()
 	seen := all.counts()
-	seen.faults, seen.stuck, seen.passedOver = injected.Load(), late.stuck.Load(), late.passedOver.Load()
+	seen.faults, seen.stuck, seen.passedOver = injected.Load(), vain.stuck.Load(), vain.passedOver.Load()
 	text := ""
 	for i, kind := range faultKinds {
 		text += fmt.Sprintf(", %d %s", kinds[i].Load(), kind)
@@ -156,7 +157,7 @@ func holdOnce(ctx context.Context, l acquire, name string, s *site, wreck func()
 			<-time.After(10 * time.Millisecond) // the server is away: try again, as a service would
 		}
 	}
-	v := s.enter(begin, held.held, held.fence)
+	v := s.enter(begin, held)
 	work, heal := 20*time.Millisecond, func() {}
 	if rand.IntN(2) == 0 {
 		heal = wreck()

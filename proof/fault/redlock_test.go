@@ -26,7 +26,7 @@ type quorum struct {
 
 	faults   int64
 	injected atomic.Int64
-	late     waits
+	vain     waits
 	kinds    sync.Map // kind -> *atomic.Int64
 }
 
@@ -80,6 +80,7 @@ func (q *quorum) run(t *testing.T, strike func(minority []int)) counts {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
+	late.watch(ctx)
 	goOn := func() bool { return ctx.Err() == nil && q.injected.Load() < q.faults }
 	var workers sync.WaitGroup
 	for i, l := range q.lockers {
@@ -99,7 +100,7 @@ func (q *quorum) run(t *testing.T, strike func(minority []int)) counts {
 		workers.Go(func() {
 			for goOn() {
 				s := rand.IntN(len(q.sites))
-				q.late.count(holdOnce(ctx, l, fmt.Sprint("name-", s), q.sites[s], wreck))
+				q.vain.count(holdOnce(ctx, l, fmt.Sprint("name-", s), q.sites[s], wreck))
 			}
 		})
 	}
@@ -111,7 +112,7 @@ func (q *quorum) run(t *testing.T, strike func(minority []int)) counts {
 	})
 	workers.Wait()
 	seen := q.sites.counts()
-	seen.stuck, seen.passedOver = q.late.stuck.Load(), q.late.passedOver.Load()
+	seen.stuck, seen.passedOver = q.vain.stuck.Load(), q.vain.passedOver.Load()
 	kinds := map[string]int64{}
 	q.kinds.Range(func(kind, n any) bool { kinds[kind.(string)] = n.(*atomic.Int64).Load(); return true })
 	t.Logf("%d servers, %d faults %v; %v", len(q.servers), q.injected.Load(), kinds, seen)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -19,7 +21,8 @@ type site struct {
 	inside   map[int]*visit
 	acquired int
 	fence    uint64
-	overlaps int           // times that somebody came in while the lock of another was live
+	overlaps int           // locks that were live when somebody else came in
+	stalled  int           // the same, while this process was stalled: nobody promises anything to those
 	longest  time.Duration // that two locks were live
 	refused  int           // fences that did not grow
 	history  []porcupine.Operation
@@ -33,9 +36,8 @@ type visit struct {
 	beside time.Time // since when another is there too
 }
 
-// enter tells that a call of acquire, begun at begin, has returned a lock with a fence (0 if the
-// library has none) and a context that says whether it is live.
-func (s *site) enter(begin time.Time, held context.Context, fence uint64) *visit {
+// enter tells that a call of acquire, begun at begin, has returned a lock.
+func (s *site) enter(begin time.Time, g *grip) *visit {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.inside == nil {
@@ -43,22 +45,21 @@ func (s *site) enter(begin time.Time, held context.Context, fence uint64) *visit
 	}
 	now := time.Now()
 	s.acquired++
-	v := &visit{site: s, id: s.acquired, held: held}
+	v := &visit{site: s, id: s.acquired, held: g.held}
 	for _, other := range s.inside {
 		if other.held.Err() == nil {
-			s.overlaps++
 			if other.beside.IsZero() {
 				other.beside = now
 			}
 		}
 	}
 	s.inside[v.id] = v
-	if fence != 0 && fence <= s.fence {
+	if g.fence != 0 && g.fence <= s.fence {
 		s.refused++
 	}
-	s.fence = max(s.fence, fence)
+	s.fence = max(s.fence, g.fence)
 	s.history = append(s.history, porcupine.Operation{
-		Input: lockInput{}, Call: s.at(begin), Output: lockOutput{ok: true, token: v.id, fence: fence}, Return: s.at(now),
+		Input: lockInput{}, Call: s.at(begin), Output: lockOutput{ok: true, token: v.id, fence: g.fence}, Return: s.at(now),
 	})
 	return v
 }
@@ -71,11 +72,18 @@ func (v *visit) leave() {
 	defer s.mu.Unlock()
 	delete(s.inside, v.id)
 	now := time.Now()
-	if !v.beside.IsZero() {
+	stopped := now
+	switch {
+	case v.beside.IsZero():
+	case late.during(v.beside.Add(-100*time.Millisecond), now, now.Sub(v.beside)):
+		s.stalled++
+		stopped = v.beside.Add(-1) // when its context would have ended
+	default:
+		s.overlaps++
 		s.longest = max(s.longest, now.Sub(v.beside))
 	}
 	s.history = append(s.history, porcupine.Operation{
-		Input: lockInput{release: true, token: v.id}, Call: s.at(now), Output: lockOutput{ok: true}, Return: math.MaxInt64,
+		Input: lockInput{release: true, token: v.id}, Call: s.at(stopped), Output: lockOutput{ok: true}, Return: math.MaxInt64,
 	})
 }
 
@@ -111,6 +119,7 @@ func newSites(n int) sites {
 type counts struct {
 	faults                      int64
 	acquired, overlaps, refused int
+	stalled                     int
 	longest                     time.Duration
 	stuck, passedOver           int64 // waits of more than patience; while others were served
 }
@@ -119,15 +128,15 @@ func (all sites) counts() (c counts) {
 	for _, s := range all {
 		s.mu.Lock()
 		c.acquired, c.overlaps, c.refused = c.acquired+s.acquired, c.overlaps+s.overlaps, c.refused+s.refused
-		c.longest = max(c.longest, s.longest)
+		c.longest, c.stalled = max(c.longest, s.longest), c.stalled+s.stalled
 		s.mu.Unlock()
 	}
 	return c
 }
 
 func (c counts) String() string {
-	return fmt.Sprintf("%d acquisitions, %d overlaps (longest %v), %d fences that did not grow, waits of more than %v: %d with nobody served, %d passed over",
-		c.acquired, c.overlaps, c.longest.Round(time.Millisecond), c.refused, patience, c.stuck, c.passedOver)
+	return fmt.Sprintf("%d acquisitions, %d overlaps (longest %v) and %d while the test itself was stalled, %d fences that did not grow, waits of more than %v: %d with nobody served, %d passed over",
+		c.acquired, c.overlaps, c.longest.Round(time.Millisecond), c.stalled, c.refused, patience, c.stuck, c.passedOver)
 }
 
 // mustExclude fails the test if two held a name at once, by the count or by the history.
@@ -144,6 +153,61 @@ func (all sites) mustExclude(t *testing.T) {
 	}
 }
 
+// lateness keeps when timers of this process fired late, and by how much: on a machine that is full, the
+// holder's context ends late too, as that of a process which is paused does. It also keeps by how much the
+// machine's wall clock, which is the servers', has stepped: a virtual machine's does so after a pause.
+type lateness struct {
+	mu     sync.Mutex
+	events []lateEvent
+}
+
+type lateEvent struct {
+	at   time.Time // when it fired
+	by   time.Duration
+	step bool // of the clock; leases that were granted before end early
+}
+
+var late lateness
+
+// watch sets timers until ctx ends.
+func (l *lateness) watch(ctx context.Context) {
+	for range 2 * runtime.GOMAXPROCS(0) { // the runtime keeps timers for each processor apart
+		go func() {
+			for ctx.Err() == nil {
+				const each = time.Millisecond
+				begin := time.Now()
+				<-time.After(each)
+				now := time.Now()
+				took := now.Sub(begin) // by the monotonic clock
+				l.add(lateEvent{at: now, by: took - each})
+				l.add(lateEvent{at: now, by: (now.Round(0).Sub(begin.Round(0)) - took).Abs(), step: true})
+			}
+		}()
+	}
+}
+
+func (l *lateness) add(e lateEvent) {
+	if e.by > 2*time.Millisecond {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.events = append(l.events, e)
+	}
+}
+
+// during tells whether a timer that fired between two moments was late by as much as d, or the clock had
+// stepped by as much while the leases of then were granted.
+func (l *lateness) during(from, to time.Time, d time.Duration) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.events, func(e lateEvent) bool {
+		since := from
+		if e.step {
+			since = from.Add(-2 * time.Second) // longer than the leases of these runs
+		}
+		return e.at.After(since) && e.at.Add(-e.by).Before(to) && e.by >= d
+	})
+}
+
 // TestSiteCanFail shows the checker two live holders, and one that stopped in time.
 func TestSiteCanFail(t *testing.T) {
 	live, ended := t.Context(), endedContext()
@@ -152,11 +216,11 @@ func TestSiteCanFail(t *testing.T) {
 		want  int
 	}{"the first is live": {live, 1}, "the first has ended": {ended, 0}} {
 		s := &site{}
-		a := s.enter(time.Now(), test.first, 1)
+		a := s.enter(time.Now(), &grip{held: test.first, fence: 1})
 		if test.first == ended {
 			a.leave()
 		}
-		b := s.enter(time.Now(), live, 2)
+		b := s.enter(time.Now(), &grip{held: live, fence: 2})
 		if test.first == live {
 			a.leave()
 		}
@@ -165,9 +229,18 @@ func TestSiteCanFail(t *testing.T) {
 			t.Errorf("%s: %d overlaps, linearizable %v", name, s.overlaps, s.linearizable())
 		}
 	}
+	stall := &site{}
+	a := stall.enter(time.Now(), &grip{held: live, fence: 1})
+	stall.enter(time.Now(), &grip{held: live, fence: 2}).leave()
+	late.events = []lateEvent{{at: time.Now(), by: time.Minute}}
+	a.leave()
+	late.events = nil
+	if stall.overlaps != 0 || stall.stalled != 1 || !stall.linearizable() {
+		t.Errorf("stalled: %d overlaps, %d stalled", stall.overlaps, stall.stalled)
+	}
 	s := &site{}
-	s.enter(time.Now(), live, 7).leave()
-	s.enter(time.Now(), live, 7).leave()
+	s.enter(time.Now(), &grip{held: live, fence: 7}).leave()
+	s.enter(time.Now(), &grip{held: live, fence: 7}).leave()
 	if s.refused != 1 || s.linearizable() {
 		t.Errorf("the same fence twice: %d refused, linearizable %v", s.refused, s.linearizable())
 	}

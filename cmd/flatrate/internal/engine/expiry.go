@@ -124,7 +124,7 @@ func (q queue) Swap(i, j int) {
 
 // Push is for container/heap.
 func (q *queue) Push(x any) {
-	d := x.(*deadline) //nolint:forcetypeassert,errcheck // nothing else is pushed
+	d := x.(*deadline) //nolint:forcetypeassert // nothing else is pushed
 	d.index = len(*q)
 	*q = append(*q, d)
 }
