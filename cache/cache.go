@@ -41,11 +41,12 @@ var setScript = script.New(setLua)
 // Cache keeps values of type V. It is safe for concurrent use.
 type Cache[V any] struct {
 	link
-	leases   *lease.Server
-	keys     keySpace
-	cfg      Config
-	wantsTTL bool          // GET does not say enough
-	alone    chan struct{} // loads while the server is away
+	leases    *lease.Server
+	keys      keySpace
+	cfg       Config
+	wantsTTL  bool // GET does not say enough
+	unmarshal func([]byte) (V, error)
+	alone     chan struct{} // loads while the server is away
 
 	local    *local[V] // nil if there is none
 	tracker  *tracker
@@ -74,9 +75,10 @@ func New[V any](client valkey.Client, cfg Config) (*Cache[V], error) {
 	}
 	c := &Cache[V]{
 		link: link{client: client}, leases: lease.On(client), keys: keys, cfg: cfg,
-		wantsTTL: cfg.kept() > 0 || cfg.Early > 0 || cfg.Local.Entries > 0,
-		alone:    make(chan struct{}, cfg.Loads),
-		flights:  map[string]*flight[V]{},
+		wantsTTL:  cfg.kept() > 0 || cfg.Early > 0 || cfg.Local.Entries > 0,
+		unmarshal: unmarshaler[V](cfg.Codec),
+		alone:     make(chan struct{}, cfg.Loads),
+		flights:   map[string]*flight[V]{},
 	}
 	if cfg.Local.Entries > 0 {
 		if c.local, err = newLocal[V](cfg.Local); err != nil {
@@ -142,7 +144,8 @@ func (c *Cache[V]) get(ctx context.Context, key string, arrived time.Time, load 
 		case seen.state >= stale:
 			c.localPut(before, &seen)
 			if seen.state == stale || c.isEarly(&seen) {
-				c.refresh(ctx, key, load, &seen)
+				was := seen // so that hits leave no garbage
+				c.refresh(ctx, key, load, &was)
 			}
 			if c.cfg.Audit > 0 && seen.err == nil {
 				c.audit(ctx, key, load, seen.value)
@@ -156,7 +159,8 @@ func (c *Cache[V]) get(ctx context.Context, key string, arrived time.Time, load 
 		if err := ctx.Err(); err != nil {
 			return value, err
 		}
-		f, joined, err := c.fly(ctx, key, load, &seen)
+		was := seen
+		f, joined, err := c.fly(ctx, key, load, &was)
 		if err != nil {
 			return value, err
 		}

@@ -21,7 +21,7 @@ type Compressor interface {
 }
 
 // marshal returns the bytes of a value: by the codec; else bytes and strings as they are, anything else as
-// JSON. V decides, as it does in unmarshal, not what lies in a V that is an interface.
+// JSON. V decides, as it does in unmarshaler, not what lies in a V that is an interface.
 func marshal[V any](codec Codec, value V) ([]byte, error) {
 	if codec != nil {
 		return codec.Marshal(value)
@@ -35,21 +35,27 @@ func marshal[V any](codec Codec, value V) ([]byte, error) {
 	return json.Marshal(value)
 }
 
-func unmarshal[V any](codec Codec, b []byte) (value V, err error) {
-	if codec != nil {
+// unmarshaler returns what turns bytes into a V. It is chosen once: finding out for each value would cost an
+// allocation.
+func unmarshaler[V any](codec Codec) func([]byte) (V, error) {
+	var bytes any = func(b []byte) ([]byte, error) { return b, nil }
+	var text any = func(b []byte) (string, error) { return string(b), nil }
+	if codec == nil {
+		if f, ok := bytes.(func([]byte) (V, error)); ok {
+			return f
+		}
+		if f, ok := text.(func([]byte) (V, error)); ok {
+			return f
+		}
+		return func(b []byte) (value V, err error) {
+			err = json.Unmarshal(b, &value)
+			return value, err
+		}
+	}
+	return func(b []byte) (value V, err error) {
 		err = codec.Unmarshal(b, &value)
 		return value, err
 	}
-	switch p := any(&value).(type) {
-	case *string:
-		*p = string(b)
-		return value, nil
-	case *[]byte:
-		*p = b
-		return value, nil
-	}
-	err = json.Unmarshal(b, &value)
-	return value, err
 }
 
 // encode returns the entry of a value.
@@ -89,5 +95,5 @@ func (c *Cache[V]) decode(e entry) (value V, err error) {
 			return value, err
 		}
 	}
-	return unmarshal[V](c.cfg.Codec, body)
+	return c.unmarshal(body)
 }

@@ -242,7 +242,7 @@ func (t *trip[V]) serveStale(got ask[V]) outcome[V] {
 func (t *trip[V]) loadHeld(ctx context.Context, sent time.Time, got ask[V]) outcome[V] {
 	held := t.leases.At(t.keys.fills.Key(t.key), t.token)
 	ctx = context.WithoutCancel(ctx)
-	keeper := lease.Keep(ctx, lease.Keeping{TTL: t.cfg.Lease, Sent: sent, Extend: held.Extend})
+	keeper := lease.Keep(ctx, lease.Keeping{TTL: t.cfg.Lease, Sent: sent, Extend: held.Extend, Renew: true})
 	defer keeper.End(lease.ErrReleased)
 	return t.loadAndFill(ctx, t.token, got)
 }

@@ -103,11 +103,6 @@ func (l *link) execs(ctx context.Context, calls []script.Call) []valkey.ValkeyRe
 // cutOff says whether a call may still have an effect: its answer was lost.
 func cutOff(err error) bool { return err != nil && !answered(err) }
 
-// bounded gives a call at most half of what its caller's deadline leaves, and [MaxWait].
-func (l *link) looking(ctx context.Context) (context.Context, context.CancelFunc) {
-	return l.wait.looking(ctx)
-}
-
 // until is the context of what goes on without its caller, with an end of its own.
 func until(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), limit)

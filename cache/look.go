@@ -48,9 +48,9 @@ func (c *Cache[V]) look(ctx context.Context, key string) (s sight[V]) {
 	if err := c.breakerOf(get).Err(); err != nil {
 		return sight[V]{why: fmt.Errorf("cache: get: the server is away: %w", err)}
 	}
-	bounded, cancel := c.looking(ctx)
-	defer cancel()
 	sent := time.Now()
+	bounded, cancel := c.wait.looking(ctx, sent)
+	defer cancel()
 	if !c.wantsTTL && c.cfg.Tags == nil {
 		b, err := c.client.Do(bounded, get).AsBytes()
 		return c.judge(ctx, name, b, math.MinInt64, nil, nil, sent, err)

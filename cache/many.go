@@ -269,7 +269,7 @@ func (b *batch[V]) loadAndFill(ctx context.Context, all []wanted[V], blind bool)
 			held = append(held, b.leases.At(b.keys.fills.Key(w.key), b.token))
 		}
 	}
-	keeper := lease.Keep(ctx, lease.Keeping{TTL: b.cfg.Lease, Sent: b.arrived, Extend: func(ctx context.Context, ttl time.Duration) error {
+	keeper := lease.Keep(ctx, lease.Keeping{TTL: b.cfg.Lease, Sent: time.Now(), Renew: true, Extend: func(ctx context.Context, ttl time.Duration) error {
 		b.leases.ExtendAll(ctx, held, ttl)
 		return nil // each stands or falls by itself, as storing will tell
 	}})

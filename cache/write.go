@@ -51,7 +51,7 @@ func (c *Cache[V]) Write(ctx context.Context, key string, value V, store func(co
 	var keeper *lease.Keeper
 	if beginErr == nil {
 		held := c.leases.At(c.keys.fills.Key(key), token)
-		keeper = lease.Keep(ctx, lease.Keeping{TTL: c.cfg.Lease, Sent: sent, Extend: held.Extend})
+		keeper = lease.Keep(ctx, lease.Keeping{TTL: c.cfg.Lease, Sent: sent, Extend: held.Extend, Renew: true})
 		defer keeper.End(lease.ErrReleased)
 	}
 	defer c.localDrop(key)

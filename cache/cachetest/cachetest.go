@@ -36,6 +36,7 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"CallersGo", callersGo},
 		{"Takeover", takeover},
 		{"LongLoad", longLoad},
+		{"LongBatchAndWrite", longBatchAndWrite},
 		{"Late", late},
 		{"LateLoads", lateLoads},
 		{"Many", many},

@@ -340,6 +340,45 @@ func longLoad(t *testing.T, env valkeytest.Env) {
 	}
 }
 
+// longBatchAndWrite holds that the leases of batches and of writers are renewed too: nobody loads meanwhile.
+func longBatchAndWrite(t *testing.T, env valkeytest.Env) {
+	if env.Embedded {
+		t.Skip("the lease ends by the engine's clock, which stands still")
+	}
+	a, b := two[string](t, env, cache.Config{Lease: 60 * time.Millisecond})
+	for name, work := range map[string]func(begun chan<- struct{}, end <-chan struct{}) error{
+		"batch": func(begun chan<- struct{}, end <-chan struct{}) error {
+			_, err := a.GetMany(t.Context(), []string{"batch", "x"}, func(_ context.Context, keys []string) (map[string]string, error) {
+				close(begun)
+				<-end
+				return map[string]string{"batch": "v", "x": "v"}, nil
+			})
+			return err
+		},
+		"write": func(begun chan<- struct{}, end <-chan struct{}) error {
+			return a.Write(t.Context(), "write", "v", func(context.Context, string) error {
+				close(begun)
+				<-end
+				return nil
+			})
+		},
+	} {
+		begun, end := make(chan struct{}), make(chan struct{})
+		done := make(chan error, 1)
+		go func() { done <- work(begun, end) }()
+		await(t, name, begun)
+		other := background(t, b, name, noLoad(t))
+		env.Advance(200 * time.Millisecond)
+		close(end)
+		if err := await(t, name, done); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if r := await(t, "who waits for the "+name, other); r.err != nil || r.value != "v" {
+			t.Errorf("who waits for the %s: %+v", name, r)
+		}
+	}
+}
+
 // late holds what those get who wait for too long.
 func late(t *testing.T, env valkeytest.Env) {
 	const kept = time.Hour

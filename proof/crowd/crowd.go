@@ -52,6 +52,8 @@ type member struct {
 	in   io.WriteCloser
 	done chan event
 	gone chan struct{}
+
+	killed bool
 }
 
 // Result is what a round came to.
@@ -132,9 +134,19 @@ func (m *member) wait() (event, error) {
 	}
 }
 
+// left are the members that nobody has killed.
+func (c *Crowd) left() (members []*member) {
+	for _, m := range c.members {
+		if !m.killed {
+			members = append(members, m)
+		}
+	}
+	return members
+}
+
 // Ask lets all members ask for a key at once.
 func (c *Crowd) Ask(key string) error {
-	for _, m := range c.members {
+	for _, m := range c.left() {
 		if _, err := fmt.Fprintf(m.in, "%q\n", key); err != nil {
 			return err
 		}
@@ -159,14 +171,14 @@ func (c *Crowd) Kill(i int) error {
 		return err
 	}
 	<-m.gone
-	c.members = append(c.members[:i:i], c.members[i+1:]...)
 	_ = m.cmd.Wait()
+	m.killed = true
 	return nil
 }
 
 // Answers waits for the answers of all members that are left.
 func (c *Crowd) Answers() (r Result, err error) {
-	for _, m := range c.members {
+	for _, m := range c.left() {
 		e, err := m.wait()
 		if err != nil {
 			return r, err
@@ -196,7 +208,7 @@ func (c *Crowd) Round(key string) (Result, error) {
 
 // Close ends the members.
 func (c *Crowd) Close() error {
-	for _, m := range c.members {
+	for _, m := range c.left() {
 		_ = m.in.Close()
 		_ = m.cmd.Wait()
 	}
@@ -228,7 +240,10 @@ func run(s Setting) error {
 		return err
 	}
 	defer client.Close()
-	c, err := cache.New[string](client, cache.Config{TTL: s.TTL, Lease: s.Lease, Jitter: cache.NoJitter})
+	c, err := cache.New[string](client, cache.Config{
+		TTL: s.TTL, Lease: s.Lease, Jitter: cache.NoJitter,
+		Hooks: cache.Hooks{Error: func(op string, err error) { fmt.Fprintln(os.Stderr, "crowd:", op, err) }},
+	})
 	if err != nil {
 		return err
 	}
