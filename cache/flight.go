@@ -36,6 +36,9 @@ func (e *PanicError) Error() string { return fmt.Sprintf("cache: load panicked: 
 // coolFor is for how long nobody loads what is still served, after a load that failed.
 const coolFor = time.Second
 
+// lookAgain is how often those who wait for their turn to load alone see whether they still have to.
+const lookAgain = 50 * time.Millisecond
+
 // maxRefreshes is how many background loads this process runs at once; others wait for the next hit.
 const maxRefreshes = 64
 
@@ -306,10 +309,8 @@ func (c *Cache[V]) settle(value V, err error, got ask[V], began time.Time, took 
 
 // loadAlone loads although nobody can say who else does, or whether it may be stored.
 func (t *trip[V]) loadAlone(ctx context.Context) outcome[V] {
-	select {
-	case t.alone <- struct{}{}:
-	case <-ctx.Done():
-		return outcome[V]{err: errAbandoned}
+	if !t.turn(ctx) {
+		return outcome[V]{err: errAbandoned} // those who wait look again
 	}
 	defer func() { <-t.alone }()
 	began := time.Now()
@@ -318,6 +319,30 @@ func (t *trip[V]) loadAlone(ctx context.Context) outcome[V] {
 		t.localPutBlind(t.key, value)
 	}
 	return outcome[V]{value: value, err: err, asOf: began, waited: t.waited}
+}
+
+// turn waits for one of Config.Loads places; ok is false if the server is back before that, or nobody waits any
+// longer.
+func (t *trip[V]) turn(ctx context.Context) (ok bool) {
+	select {
+	case t.alone <- struct{}{}:
+		return true
+	default:
+	}
+	ticker := time.NewTicker(lookAgain)
+	defer ticker.Stop()
+	for {
+		select {
+		case t.alone <- struct{}{}:
+			return true
+		case <-ctx.Done():
+			return false
+		case <-ticker.C:
+			if !t.away(t.keys.entries.Key(t.key)) {
+				return false
+			}
+		}
+	}
 }
 
 // call runs load for at most Config.LoadTimeout. A load that does not end with its context goes on, and

@@ -9,6 +9,7 @@ import (
 
 	"github.com/flatrate/flatrate/internal/key"
 	"github.com/maypok86/otter/v2"
+	"github.com/valkey-io/valkey-go"
 )
 
 // LocalTier says how much of the cache this process keeps itself, decoded: a hit costs no round trip and no
@@ -52,6 +53,7 @@ type local[V any] struct {
 	ttl     time.Duration
 	limit   atomic.Int64 // of the time for which entries are served unasked, ns
 	whole   atomic.Bool  // it hears of every change
+	down    atomic.Bool  // the only server is away
 	seed    maphash.Seed
 
 	epoch atomic.Uint64 // grows when nobody knows what has changed
@@ -98,6 +100,7 @@ func newLocal[V any](cfg LocalTier) (*local[V], error) {
 
 func (l *local[V]) stop() {
 	l.whole.Store(false)
+	l.down.Store(false)
 	l.clock.Stop()
 	l.entries.InvalidateAll()
 	l.entries.StopAllGoroutines()
@@ -188,10 +191,10 @@ func (c *Cache[V]) localHit(name string) *held[V] {
 	if c.local.whole.Load() {
 		return c.local.find(key.Escape(name), false)
 	}
-	if c.closed.Load() || !c.away(c.keys.entries.Key(name)) {
-		return nil
+	if c.local.down.Load() || c.client.Mode() == valkey.ClientModeCluster && !c.closed.Load() && c.away(c.keys.entries.Key(name)) {
+		return c.local.find(key.Escape(name), true)
 	}
-	return c.local.find(key.Escape(name), true)
+	return nil
 }
 
 // localAny returns what may be served if nobody can be asked.

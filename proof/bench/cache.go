@@ -36,7 +36,7 @@ type page struct {
 
 func cacheRows(ctx context.Context, b *B) []Row {
 	server := valkeytest.StartWith(b, valkeytest.Config{TCP: true})
-	rows := []Row{localHits(ctx, b, server.Addr), serverHits(ctx, b, server.Addr)}
+	rows := []Row{localHits(ctx, b, server.Addr), hitsWhileDown(ctx, b, server.Addr), serverHits(ctx, b, server.Addr)}
 	return append(append(rows, coldKey(ctx, b, server.Addr)...), batchTrips(ctx, b, server.Addr))
 }
 
@@ -74,32 +74,15 @@ func nanoseconds(op func(ctx context.Context, i int) error) Round {
 // localHits compares hits of a typed value in the process.
 func localHits(ctx context.Context, b *B, addr string) Row {
 	names := cacheNames()
-	pages, err := cache.New[page](connectTo(ctx, b, addr), cache.Config{
-		Name: "page", TTL: time.Hour, Local: cache.LocalTier{Entries: 2 * cacheKeys, TTL: time.Hour},
-	})
-	b.Must(err)
-	b.Cleanup(pages.Close)
+	ours := localPages(ctx, b, addr, names)
 	plain, err := otter.New(&otter.Options[string, page]{MaximumSize: 2 * cacheKeys})
 	b.Must(err)
 	for i, name := range names {
-		value := page{int64(i), "title", []string{"a", "b"}}
-		plain.Set(name, value)
-		b.Must(pages.Set(ctx, name, value))
-	}
-	missing := func(context.Context) (page, error) { return page{}, fmt.Errorf("a local hit was expected") }
-	for range 3 { // until all is local: the first reads may come before the server's messages are heard
-		time.Sleep(100 * time.Millisecond) //nolint:forbidigo // nothing is measured here
-		for _, name := range names {
-			_, err := pages.Get(ctx, name, missing)
-			b.Must(err)
-		}
+		plain.Set(name, page{int64(i), "title", []string{"a", "b"}})
 	}
 	return Row{
 		Name: "local-hit-time", Unit: "ns", Better: "lower",
-		Ours: nanoseconds(func(ctx context.Context, i int) error {
-			_, err := pages.Get(ctx, names[i%cacheKeys], missing)
-			return err
-		}),
+		Ours: nanoseconds(ours),
 		Peers: []Peer{
 			{"otter", nanoseconds(func(_ context.Context, i int) error {
 				if _, ok := plain.GetIfPresent(names[i%cacheKeys]); !ok {
@@ -109,6 +92,61 @@ func localHits(ctx context.Context, b *B, addr string) Row {
 			})},
 			{"valkey-go DoCache", trackedRound(ctx, b, addr, names)},
 		},
+	}
+}
+
+// localPages makes a cache whose entries are all in this process, and returns a hit.
+func localPages(ctx context.Context, b *B, addr string, names []string) func(context.Context, int) error {
+	pages, err := cache.New[page](connectTo(ctx, b, addr), cache.Config{
+		Name: "page", TTL: time.Hour, Local: cache.LocalTier{Entries: 2 * cacheKeys, TTL: time.Hour},
+	})
+	b.Must(err)
+	b.Cleanup(pages.Close)
+	missing := func(context.Context) (page, error) { return page{}, fmt.Errorf("a local hit was expected") }
+	get := func(ctx context.Context, i int) error {
+		_, err := pages.Get(ctx, names[i%cacheKeys], missing)
+		return err
+	}
+	for i, name := range names {
+		b.Must(pages.Set(ctx, name, page{int64(i), "title", []string{"a", "b"}}))
+	}
+	for range 3 { // until all is local: the first reads may come before the server's messages are heard
+		<-time.After(100 * time.Millisecond)
+		for i := range names {
+			b.Must(get(ctx, i))
+		}
+	}
+	return get
+}
+
+// hitsWhileDown compares local hits while the server is away with those while it is there.
+func hitsWhileDown(ctx context.Context, b *B, addr string) Row {
+	names := cacheNames()
+	up := localPages(ctx, b, addr, names)
+	server := valkeytest.StartWith(b, valkeytest.Config{TCP: true})
+	down := localPages(ctx, b, server.Addr, names)
+	server.Kill()
+	for begin := time.Now(); time.Since(begin) < 2*time.Second; { // until that is known
+		b.Must(down(ctx, 0))
+	}
+	return Row{
+		Name: "local-hit-p99-server-down", Unit: "ns", Better: "lower", Ours: p99(down), Peers: []Peer{{"server up", p99(up)}},
+	}
+}
+
+// p99 is a round of one caller that returns the 99th percentile of one op's time.
+func p99(op func(ctx context.Context, i int) error) Round {
+	return func(ctx context.Context, d time.Duration) (float64, error) {
+		var took []time.Duration
+		for begin := time.Now(); time.Since(begin) < d && len(took) < 1<<20; {
+			start := time.Now()
+			if err := op(ctx, len(took)); err != nil {
+				return 0, err
+			}
+			took = append(took, time.Since(start))
+		}
+		slices.Sort(took)
+		return float64(took[len(took)*99/100].Nanoseconds()), nil
 	}
 }
 

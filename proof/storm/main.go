@@ -44,7 +44,7 @@ func variants(p plan) []variant {
 	return []variant{
 		{Name: "nothing expires", Jitter: cache.NoJitter, TTL: time.Hour},
 		{Name: "no jitter", Jitter: cache.NoJitter},
-		{Name: "jitter 0.5", Jitter: 0.5},
+		{Name: "jitter 0.8", Jitter: 0.8},
 		{Name: "stale while revalidate", Jitter: cache.NoJitter, Stale: p.TTL},
 	}
 }
@@ -64,7 +64,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	p := plan{Keys: 10_000, Every: 500 * time.Millisecond, TTL: 30 * time.Second, Load: 100 * time.Millisecond, Bucket: 250 * time.Millisecond}
+	p := plan{Keys: 10_000, Every: time.Second, TTL: 30 * time.Second, Load: 100 * time.Millisecond, Bucket: 250 * time.Millisecond}
 	if err := storm(ctx, p, *out, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "storm:", err)
 		os.Exit(1)
