@@ -80,6 +80,7 @@ func New[V any](client valkey.Client, cfg Config) (*Cache[V], error) {
 		alone:     make(chan struct{}, cfg.Loads),
 		flights:   map[string]*flight[V]{},
 	}
+	c.watch()
 	if cfg.Local.Entries > 0 {
 		if c.local, err = newLocal[V](cfg.Local); err != nil {
 			return nil, err

@@ -36,11 +36,8 @@ func (e *PanicError) Error() string { return fmt.Sprintf("cache: load panicked: 
 // coolFor is for how long nobody loads what is still served, after a load that failed.
 const coolFor = time.Second
 
-// lookAgain is how often those who wait for their turn to load alone see whether they still have to.
-const lookAgain = 50 * time.Millisecond
-
 // maxRefreshes is how many background loads this process runs at once; others wait for the next hit.
-const maxRefreshes = 64
+const maxRefreshes = 32
 
 // flight is one key on its way to an answer, in this process: one at a time.
 type flight[V any] struct {
@@ -94,7 +91,7 @@ func (c *Cache[V]) fly(ctx context.Context, key string, load func(context.Contex
 }
 
 func (c *Cache[V]) newFlight(ctx context.Context, key string) (*flight[V], context.Context) {
-	on, left := context.WithCancel(context.WithoutCancel(ctx))
+	on, left := context.WithCancel(context.WithoutCancel(ctx)) //nolint:gosec // the last caller calls left
 	f := &flight[V]{done: make(chan struct{}), left: left}
 	c.flights[key] = f
 	return f, on
@@ -148,10 +145,10 @@ func (t *trip[V]) obtain(ctx context.Context) outcome[V] {
 		return t.loadAlone(ctx)
 	}
 	least := t.cfg.kept().Milliseconds()
-	switch {
-	case t.seen.state == foreign:
+	switch t.seen.state {
+	case foreign:
 		least = always
-	case t.seen.state == fresh:
+	case fresh:
 		least = t.seen.left
 	}
 	t.begin = time.Now()
@@ -329,18 +326,17 @@ func (t *trip[V]) turn(ctx context.Context) (ok bool) {
 		return true
 	default:
 	}
-	ticker := time.NewTicker(lookAgain)
-	defer ticker.Stop()
 	for {
+		back := t.isBack()
+		if !t.away(t.keys.entries.Key(t.key)) {
+			return false
+		}
 		select {
 		case t.alone <- struct{}{}:
 			return true
 		case <-ctx.Done():
 			return false
-		case <-ticker.C:
-			if !t.away(t.keys.entries.Key(t.key)) {
-				return false
-			}
+		case <-back:
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/flatrate/flatrate/internal/breaker"
@@ -21,6 +22,31 @@ type link struct {
 	client   valkey.Client
 	wait     patience
 	breakers [groups]breaker.Breaker
+
+	mu   sync.Mutex
+	back chan struct{} // closed when a part of the server is back
+}
+
+// watch begins to tell those who wait for the server.
+func (l *link) watch() {
+	l.back = make(chan struct{})
+	for i := range l.breakers {
+		l.breakers[i].Closed = l.returned
+	}
+}
+
+func (l *link) returned() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.back)
+	l.back = make(chan struct{})
+}
+
+// isBack is closed once a part of the server is back after this call.
+func (l *link) isBack() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.back
 }
 
 // breaker returns that of the node which has a key; probe asks that node.

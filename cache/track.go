@@ -206,7 +206,7 @@ func (c *Cache[V]) listenToChanges() {
 	entries, tags := c.keys.entries.Head(), c.keys.tags.Head()
 	if c.client.Mode() != valkey.ClientModeCluster {
 		c.breakers[0].Opened = func(error) { c.local.down.Store(!c.closed.Load()) }
-		c.breakers[0].Closed = func() { c.local.down.Store(false) }
+		c.breakers[0].Closed = func() { c.local.down.Store(false); c.returned() }
 	}
 	c.tracker = &tracker{
 		client: c.client, log: c.cfg.Logger, prefixes: []string{entries, tags},

@@ -78,7 +78,7 @@ func Start(ctx context.Context, n int, setting Setting) (*Crowd, error) {
 	}
 	c := &Crowd{loads: make(chan int, 1000)}
 	for i := range n {
-		cmd := exec.CommandContext(ctx, self)
+		cmd := exec.CommandContext(ctx, self) //nolint:gosec // it is this program
 		cmd.Env = append(os.Environ(), variable+"="+string(text))
 		cmd.Stderr = os.Stderr
 		in, err := cmd.StdinPipe()

@@ -32,6 +32,8 @@ type plan struct {
 	Bucket time.Duration // a point of the plot
 }
 
+func (p plan) total() time.Duration { return p.TTL + p.TTL/4 }
+
 // variant is one way to configure the cache.
 type variant struct {
 	Name   string
@@ -53,7 +55,7 @@ func variants(p plan) []variant {
 type run struct {
 	variant
 	Peak        int             // loads at once
-	Loads       int             // in the time of one TTL, beginning with the first expiry
+	Loads       int             // in all, which is one and a quarter of the TTL
 	P50, P999   time.Duration   // of all answers
 	Concurrency []float64       // the most loads at once in each bucket
 	Latency     []time.Duration // p99 of each bucket
@@ -64,7 +66,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	p := plan{Keys: 10_000, Every: time.Second, TTL: 30 * time.Second, Load: 100 * time.Millisecond, Bucket: 250 * time.Millisecond}
+	p := plan{Keys: 10_000, Every: time.Second, TTL: time.Minute, Load: 100 * time.Millisecond, Bucket: 250 * time.Millisecond}
 	if err := storm(ctx, p, *out, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "storm:", err)
 		os.Exit(1)
@@ -122,7 +124,10 @@ func (p plan) run(ctx context.Context, url string, v variant) (r run, err error)
 	}); err != nil {
 		return r, err
 	}
-	total := p.TTL + p.TTL/2
+	total := p.total()
+	if v.TTL != 0 {
+		total /= 4 // nothing happens
+	}
 	buckets := int(total / p.Bucket)
 	o := &origin{took: p.Load, peaks: make([]atomic.Int64, buckets+1), bucket: p.Bucket, begin: time.Now()}
 	answers := p.ask(ctx, c, names, o, total)

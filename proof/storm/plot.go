@@ -33,7 +33,7 @@ func plot(p plan, runs []run) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`+"\n", width, 2*height+24)
 	b.WriteString(`<rect width="100%" height="100%" fill="#ffffff"/>` + "\n")
-	total := (p.TTL + p.TTL/2).Seconds()
+	total := p.total().Seconds()
 	loads := axis{1, 10_000, func(v float64) string { return fmt.Sprintf("%.0f", v) }}
 	chart(&b, 0, fmt.Sprintf("loads at once: %d keys, TTL %v, a load takes %v", p.Keys, p.TTL, p.Load), total, loads)
 	waits := axis{0.1, 1000, func(v float64) string { return fmt.Sprintf("%g ms", v) }}
