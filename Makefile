@@ -8,7 +8,7 @@ each = @set -e; for m in $(MODULES); do echo "-- $$m: $(1)"; (cd $$m && $(1)); d
 
 NEWER    ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flatrate
 
-.PHONY: help servers test newer race lint build bench fuzz fault tidy release-check
+.PHONY: help servers test newer race lint build bench fuzz fault interleavings tidy release-check
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -41,6 +41,9 @@ fuzz: ## Run every fuzz target for FUZZTIME (20s)
 
 fault: servers ## Kill, stop and cut off real processes, and count what was lost
 	cd proof && FLATRATE_FAULT=1 go test -count=1 -timeout 60m ./fault/...
+
+interleavings: servers ## A million interleavings of all that a cache does, on one server and on a cluster
+	FLATRATE_CACHE_RUNS=1000000 go test -count=1 -v -timeout 30m -run TestAdversary ./cache
 
 tidy: ## Tidy every module
 	$(call each,go mod tidy)

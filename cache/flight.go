@@ -141,6 +141,23 @@ type trip[V any] struct {
 // obtain gets the lease and loads, or waits until somebody else has. Its ctx ends when nobody waits any
 // longer, which does not end a load.
 func (t *trip[V]) obtain(ctx context.Context) outcome[V] {
+	t.begin = time.Now()
+	defer func() {
+		if t.waker != nil {
+			t.waker.Leave()
+		}
+	}()
+	for {
+		o, again := t.attempt(ctx)
+		if !again {
+			return o
+		}
+		// This trip asks again, not each of those who wait for it: they may be thousands.
+		t.seen = &sight[V]{state: none}
+	}
+}
+
+func (t *trip[V]) attempt(ctx context.Context) (o outcome[V], again bool) {
 	if t.seen.state == unanswered {
 		return t.loadAlone(ctx)
 	}
@@ -151,12 +168,6 @@ func (t *trip[V]) obtain(ctx context.Context) outcome[V] {
 	case fresh:
 		least = t.seen.left
 	}
-	t.begin = time.Now()
-	defer func() {
-		if t.waker != nil {
-			t.waker.Leave()
-		}
-	}()
 	for {
 		channel := ""
 		if t.waker != nil {
@@ -169,33 +180,33 @@ func (t *trip[V]) obtain(ctx context.Context) outcome[V] {
 			if err != nil || got.taken {
 				t.giveBack(ctx, t.key, t.token, err != nil)
 			}
-			return outcome[V]{err: errAbandoned}
+			return outcome[V]{err: errAbandoned}, false
 		case err != nil:
 			if cutOff(err) {
 				t.giveBack(ctx, t.key, t.token, true)
 			}
 			t.cfg.Hooks.Error("set", err)
 			if t.background {
-				return outcome[V]{err: errAbandoned}
+				return outcome[V]{err: errAbandoned}, false
 			}
 			return t.loadAlone(ctx)
 		case got.state == fresh && got.left > least:
 			if got.taken {
 				t.giveBack(ctx, t.key, t.token, false)
 			}
-			return outcome[V]{value: got.value, err: got.err, asOf: sent, waited: t.waited}
+			return outcome[V]{value: got.value, err: got.err, asOf: sent, waited: t.waited}, false
 		case got.taken:
-			return t.loadHeld(ctx, sent, got)
+			return t.loadHeld(ctx, sent, got), false
 		case got.owner == "": // it lives for long enough, but is of no use
 			least = always
 			continue
 		case t.background:
-			return outcome[V]{err: errAbandoned}
+			return outcome[V]{err: errAbandoned}, false
 		case got.owner == cooling && got.servable():
-			return t.serveStale(got)
+			return t.serveStale(got), false
 		}
 		if o, done := t.whileOthersLoad(ctx, got); done {
-			return o
+			return o, false
 		}
 	}
 }
@@ -305,9 +316,10 @@ func (c *Cache[V]) settle(value V, err error, got ask[V], began time.Time, took 
 }
 
 // loadAlone loads although nobody can say who else does, or whether it may be stored.
-func (t *trip[V]) loadAlone(ctx context.Context) outcome[V] {
-	if !t.turn(ctx) {
-		return outcome[V]{err: errAbandoned} // those who wait look again
+func (t *trip[V]) loadAlone(ctx context.Context) (o outcome[V], again bool) {
+	ok, again := t.turn(ctx)
+	if !ok {
+		return outcome[V]{err: errAbandoned}, again
 	}
 	defer func() { <-t.alone }()
 	began := time.Now()
@@ -315,28 +327,36 @@ func (t *trip[V]) loadAlone(ctx context.Context) outcome[V] {
 	if err == nil {
 		t.localPutBlind(t.key, value)
 	}
-	return outcome[V]{value: value, err: err, asOf: began, waited: t.waited}
+	return outcome[V]{value: value, err: err, asOf: began, waited: t.waited}, false
 }
 
-// turn waits for one of Config.Loads places; ok is false if the server is back before that, or nobody waits any
-// longer.
-func (t *trip[V]) turn(ctx context.Context) (ok bool) {
+// turn waits for one of Config.Loads places. Without one, again says that the server may answer by now: it is
+// back, or was never away for long.
+func (t *trip[V]) turn(ctx context.Context) (ok, again bool) {
 	select {
 	case t.alone <- struct{}{}:
-		return true
+		return true, false
 	default:
 	}
+	timer := time.NewTimer(MaxWait)
+	defer timer.Stop()
 	for {
 		back := t.isBack()
 		if !t.away(t.keys.entries.Key(t.key)) {
-			return false
+			back = nil // it answers, if only with errors: not so soon
 		}
 		select {
 		case t.alone <- struct{}{}:
-			return true
+			return true, false
 		case <-ctx.Done():
-			return false
+			return false, false
 		case <-back:
+			return false, true
+		case <-timer.C:
+			if back == nil {
+				return false, true
+			}
+			timer.Reset(MaxWait)
 		}
 	}
 }

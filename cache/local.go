@@ -16,7 +16,7 @@ import (
 // allocation. The server tells it what has changed (CLIENT TRACKING); where it refuses to, an entry is asked
 // for again after a second. A Cache with a local tier has to be closed.
 type LocalTier struct {
-	// Entries is how many entries at most. Zero means that there is no local tier.
+	// Entries is how many entries at most, whatever their size. Zero means that there is no local tier.
 	Entries int
 	// TTL is how long an entry is kept at most, and for how long it is served while the server is away. It is never
 	// kept for longer than it is fresh in the server. Default 1 minute.

@@ -53,7 +53,10 @@ func (c *Cache[V]) look(ctx context.Context, key string) (s sight[V]) {
 	defer cancel()
 	if !c.wantsTTL && c.cfg.Tags == nil {
 		b, err := c.client.Do(bounded, get).AsBytes()
-		return c.judge(ctx, name, b, math.MinInt64, nil, nil, sent, err)
+		if err != nil {
+			c.heard(ctx, name, err)
+		}
+		return c.judge(b, math.MinInt64, nil, nil, sent, err)
 	}
 	tags, err := c.tagsOf(key)
 	if err != nil {
@@ -63,31 +66,41 @@ func (c *Cache[V]) look(ctx context.Context, key string) (s sight[V]) {
 	for _, tag := range tags {
 		cmds = append(cmds, c.client.B().Get().Key(c.keys.tags.Key(tag)).Build())
 	}
+	for _, cmd := range cmds[2:] { // tags may be at other nodes
+		if err := c.breakerOf(cmd).Err(); err != nil {
+			return sight[V]{why: fmt.Errorf("cache: get: the server is away: %w", err)}
+		}
+	}
 	replies := c.client.DoMulti(bounded, cmds...)
 	b, err := replies[0].AsBytes()
 	left, leftErr := replies[1].AsInt64()
 	if err == nil && leftErr != nil {
 		err = leftErr
 	}
+	if err != nil {
+		c.heard(ctx, name, err)
+	}
 	gens := make([]string, len(tags))
 	for i := range tags {
 		gen, tagErr := replies[2+i].ToString()
-		if tagErr != nil && !valkey.IsValkeyNil(tagErr) && err == nil {
-			err = tagErr
+		if tagErr != nil && !valkey.IsValkeyNil(tagErr) {
+			c.heard(ctx, c.keys.tags.Key(tags[i]), tagErr)
+			if err == nil || valkey.IsValkeyNil(err) {
+				err = tagErr
+			}
 		}
 		gens[i] = gen
 	}
-	return c.judge(ctx, name, b, left, tags, gens, sent, err)
+	return c.judge(b, left, tags, gens, sent, err)
 }
 
 // judge says what a reply is good for. Left is MinInt64 where nobody asked: the server ends the entry.
-func (c *Cache[V]) judge(ctx context.Context, name string, b []byte, left int64, tags, gens []string, sent time.Time, err error) sight[V] {
+func (c *Cache[V]) judge(b []byte, left int64, tags, gens []string, sent time.Time, err error) sight[V] {
 	s := sight[V]{state: none, left: left, sent: sent}
 	switch {
 	case valkey.IsValkeyNil(err):
 		return s
 	case err != nil:
-		c.heard(ctx, name, err)
 		s.why = fmt.Errorf("cache: get: %w", err)
 		if s.state = unanswered; answered(err) {
 			s.state = foreign // of another type, or the server refuses: filling will tell

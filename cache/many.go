@@ -26,7 +26,7 @@ type LoadMany[V any] func(ctx context.Context, keys []string) (map[string]V, err
 // with exactly the missing keys, in their order. What has no value is not in the result. Two round trips, and the load,
 // for each 1,000 keys; one if nothing is missing.
 //
-// The rules are those of [Cache.Get]. Keys that somebody else is loading are waited for; if they never come, load is
+// The rules are those of [Cache.Get], but that Config.Early does not count. Keys that somebody else is loading are waited for; if they never come, load is
 // called for each of them. With an error of load the result has what could be served without it.
 // Duplicates cost nothing.
 func (c *Cache[V]) GetMany(ctx context.Context, keys []string, load LoadMany[V]) (map[string]V, error) {
@@ -142,7 +142,7 @@ func (b *batch[V]) look(ctx context.Context, keys []string, least int64) (useles
 		for _, tag := range tags[i] {
 			mine = append(mine, gens[at[tag]])
 		}
-		got, err := b.taken(ctx, key, replies[i], tags[i], mine, sent)
+		got, err := b.taken(replies[i], tags[i], mine, sent)
 		if err != nil {
 			if cutOff(err) {
 				b.giveBack(ctx, key, b.token, true)

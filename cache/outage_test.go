@@ -398,3 +398,19 @@ func TestSizesAndCodecs(t *testing.T) {
 		t.Error("a codec that panics is no error")
 	}
 }
+
+// TestLocalHitsLeaveNoGarbage counts the allocations of a local hit.
+func TestLocalHitsLeaveNoGarbage(t *testing.T) {
+	s := valkeytest.Start(t)
+	var o version
+	c, local := tiered(t, s, cache.Config{TTL: time.Hour})
+	becomesLocal(t, c, local, &o)
+	load := o.load
+	before := local.Load()
+	if n := testing.AllocsPerRun(1000, func() { _, _ = c.Get(t.Context(), "k", load) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if n := local.Load() - before; n < 1000 {
+		t.Errorf("%d of 1,000 hits were local", n)
+	}
+}

@@ -58,7 +58,7 @@ func (c *Cache[V]) take(ctx context.Context, key, token string, least int64, wak
 	if err != nil {
 		return ask[V]{}, err
 	}
-	return c.taken(ctx, key, replies[0], tags, gens, sent)
+	return c.taken(replies[0], tags, gens, sent)
 }
 
 func (c *Cache[V]) takeCall(key, token string, least int64, waker string) script.Call {
@@ -94,7 +94,7 @@ func tagGens(replies []valkey.ValkeyResult) ([]string, error) {
 }
 
 // taken reads the reply of take.lua.
-func (c *Cache[V]) taken(ctx context.Context, key string, reply valkey.ValkeyResult, tags, gens []string, sent time.Time) (ask[V], error) {
+func (c *Cache[V]) taken(reply valkey.ValkeyResult, tags, gens []string, sent time.Time) (ask[V], error) {
 	parts, err := reply.ToArray()
 	if err == nil && len(parts) != 5 {
 		err = fmt.Errorf("the server answered %d parts, not 5", len(parts))
@@ -111,7 +111,7 @@ func (c *Cache[V]) taken(ctx context.Context, key string, reply valkey.ValkeyRes
 	}
 	b, err := parts[1].AsBytes()
 	return ask[V]{
-		sight: c.judge(ctx, c.keys.entries.Key(key), b, left, tags, gens, sent, err),
+		sight: c.judge(b, left, tags, gens, sent, err),
 		taken: got == 1, owner: owner, ends: time.Duration(ends) * time.Millisecond, gens: gens,
 	}, nil
 }
