@@ -276,7 +276,7 @@ func (t *trip[V]) loadAndFill(ctx context.Context, token string, got ask[V]) out
 		t.cfg.Hooks.Error("set", fmt.Errorf("cache: set: %w", err))
 	case !stored:
 		t.cfg.Hooks.Refused(t.key)
-	case store.text != storeNo:
+	case store.text != storeNo && len(got.gens) == 0: // a tag may have gone since, which the token does not tell
 		o.asOf = sent
 	}
 	o.waited = t.waited

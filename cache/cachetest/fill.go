@@ -145,8 +145,8 @@ func fence(t *testing.T, env valkeytest.Env) {
 		"Set":        {func(c *cache.Cache[string]) error { return c.Set(t.Context(), "k", "set") }, "set"},
 	} {
 		for _, same := range []bool{false, true} {
-			var refused atomic.Int64
-			cfg := cache.Config{Hooks: cache.Hooks{Refused: func(string) { refused.Add(1) }}}
+			var refused, missed atomic.Int64
+			cfg := cache.Config{Hooks: cache.Hooks{Refused: func(string) { refused.Add(1) }, Miss: func(string) { missed.Add(1) }}}
 			if name == "DeleteTags" {
 				cfg.Tags = func(string) []string { return []string{"all"} }
 			}
@@ -165,6 +165,9 @@ func fence(t *testing.T, env valkeytest.Env) {
 				if r := await(t, "the new load", after); r.err != nil || r.value != test.want {
 					t.Errorf("%s: after the invalidation: %+v", name, r)
 				}
+			}
+			if name != "Set" {
+				eventually(t, "the second miss", func() bool { return missed.Load() == 2 }) // so that it joins the first
 			}
 			close(old.end)
 			if r := await(t, "the old load", before); r.err != nil || r.value != "old" && r.value != test.want {

@@ -66,7 +66,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	p := plan{Keys: 10_000, Every: time.Second, TTL: time.Minute, Load: 100 * time.Millisecond, Bucket: 250 * time.Millisecond}
+	p := plan{Keys: 10_000, Every: time.Second, TTL: 40 * time.Second, Load: 100 * time.Millisecond, Bucket: 250 * time.Millisecond}
 	if err := storm(ctx, p, *out, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "storm:", err)
 		os.Exit(1)
