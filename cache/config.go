@@ -115,7 +115,8 @@ const (
 	// ServeStale serves the entry that has ended its TTL, if it is within [Config.StaleIfError] or
 	// [Config.StaleWhileRevalidate]; else it waits.
 	ServeStale
-	// Load loads too, as far as [Config.LateLoads] allows; else it waits.
+	// Load loads too, as far as [Config.LateLoads] allows, and unless it is a [Cache.Write] that others wait for; else it
+	// waits.
 	Load
 )
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/flatrate/flatrate/internal/lease"
@@ -218,7 +219,7 @@ func (t *trip[V]) whileOthersLoad(ctx context.Context, got ask[V]) (o outcome[V]
 		switch {
 		case t.cfg.Late == ServeStale && got.servable():
 			return t.serveStale(got), true
-		case t.cfg.Late == Load && got.owner != cooling:
+		case t.cfg.Late == Load && got.owner != cooling && !strings.HasPrefix(got.owner, writerMark):
 			if permit := t.permit(ctx); permit != nil {
 				defer permit()
 				return t.loadBeside(ctx, got), true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/flatrate/flatrate/cache"
 	"github.com/flatrate/flatrate/valkeytest"
@@ -108,4 +109,24 @@ func writeAndLoad(t *testing.T, env valkeytest.Env) {
 	}
 	wantNone(t, b, "k")
 	mustGet(t, b, "k", "outer", o.load)
+	// Who waits for a writer does not load beside it, however late: the old value would outlive a writer that dies.
+	a, b = two[string](t, env, cache.Config{Late: cache.Load, LateAfter: time.Millisecond})
+	storing, stored = make(chan struct{}), make(chan struct{})
+	go func() {
+		written <- a.Write(t.Context(), "k", "new", func(context.Context, string) error {
+			close(storing)
+			<-stored
+			return nil
+		})
+	}()
+	await(t, "the store", storing)
+	during = background(t, b, "k", noLoad(t))
+	env.Advance(20 * time.Millisecond)
+	close(stored)
+	if err := await(t, "the write", written); err != nil {
+		t.Fatal(err)
+	}
+	if r := await(t, "who waited", during); r.err != nil || r.value != "new" {
+		t.Errorf("who waited: %+v", r)
+	}
 }
