@@ -1,5 +1,5 @@
 # Verbs loop over the modules; proof/ has a workspace of its own, so each verb runs inside the module.
-MODULES  := . cmd/flatrate proof
+MODULES  := . cmd/flatrate contrib/grpc proof
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 AREA     ?= connect
 FUZZTIME ?= 20s
@@ -8,7 +8,7 @@ each = @set -e; for m in $(MODULES); do echo "-- $$m: $(1)"; (cd $$m && $(1)); d
 
 NEWER    ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flatrate
 
-.PHONY: help servers test newer race lint build bench fuzz fault interleavings tidy release-check
+.PHONY: help servers test newer race lint build bench fuzz fault interleavings oracle tidy release-check
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -44,6 +44,9 @@ fault: servers ## Kill, stop and cut off real processes, and count what was lost
 
 interleavings: servers ## A million interleavings of all that a cache does, on one server and on a cluster
 	FLATRATE_CACHE_RUNS=1000000 go test -count=1 -v -timeout 30m -run TestAdversary ./cache
+
+oracle: servers ## Hold the rate limits against an exact model, a million operations for each plan
+	FLATRATE_ORACLE=1000000 go test -count=1 -timeout 60m -v -run '^TestOracle$$' ./ratelimit
 
 tidy: ## Tidy every module
 	$(call each,go mod tidy)

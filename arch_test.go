@@ -2,6 +2,7 @@ package flatrate_test
 
 import (
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -45,7 +46,7 @@ func TestDirection(t *testing.T) {
 				if dep == "testing" && !suite && pkg != "internal/key/keytable" {
 					t.Errorf("%s imports testing, and is no test helper", pkg)
 				}
-			case slices.Contains(blocks, dep) && pkg != dep+"/"+dep+"test":
+			case slices.Contains(blocks, dep) && !strings.HasPrefix(pkg, dep+"/"):
 				t.Errorf("%s imports the block %s", pkg, dep)
 			case strings.HasSuffix(dep, "test") && !suite:
 				t.Errorf("%s imports the test helper %s", pkg, dep)
@@ -79,8 +80,25 @@ func TestBinaryIsAUser(t *testing.T) {
 				t.Errorf("%s imports %s", pkg, dep)
 			}
 			own, isOwn := strings.CutPrefix(dep, binary+"/internal/")
-			if isOwn && pkg != binary && own != "usage" && own != "report" {
+			if isOwn && pkg != binary && own != "usage" && own != "report" && own != "yamlfile" {
 				t.Errorf("%s imports %s", pkg, dep)
+			}
+		}
+	}
+}
+
+// TestContribIsAUser holds that the adapters use the public packages.
+func TestContribIsAUser(t *testing.T) {
+	modules, err := filepath.Glob("contrib/*/go.mod")
+	if err != nil || len(modules) == 0 || len(modules) > 4 {
+		t.Fatalf("%d modules in contrib: %v", len(modules), err)
+	}
+	for _, file := range modules {
+		for pkg, imported := range imports(t, filepath.Dir(file)) {
+			for _, dep := range imported {
+				if strings.HasPrefix(dep, module+"/internal/") || strings.HasPrefix(dep, module+"/cmd/") {
+					t.Errorf("%s imports %s", pkg, dep)
+				}
 			}
 		}
 	}

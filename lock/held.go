@@ -198,13 +198,8 @@ func (l *Locker) leave(ctx context.Context, keys []string, token, gone string) (
 		if err != nil {
 			return false, err
 		}
-		if !wake.Tell(l.client, l.prefix, next, wake.Grant{Fence: uint64(fence), Sent: sent}) {
-			// It stopped waiting, and has not said so yet. Nobody else can give back what it got.
-			lease.GiveBack(ctx, func(ctx context.Context) bool {
-				_, err := l.leave(ctx, keys, next, answered)
-				return err == nil
-			})
-		}
+		// Who waits no longer has asked meanwhile, and knows; or has given up, and gives it back itself.
+		wake.Tell(l.client, l.prefix, next, wake.Grant{Fence: uint64(fence), Sent: sent})
 	}
 	return n == 1, nil
 }

@@ -15,7 +15,7 @@ var client valkey.Client // from flatrate.Connect
 
 // A hundred requests a minute for each user.
 func ExampleLimiter_Allow() {
-	limiter, err := ratelimit.New(client, ratelimit.Config{Limit: 100, Window: time.Minute})
+	limiter, err := ratelimit.New(client, ratelimit.Config{Limits: []ratelimit.Limit{{Limit: 100, Window: time.Minute}}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -37,7 +37,13 @@ func ExampleLimiter_Allow() {
 
 // A request may cost more than one unit: here one for each 100 rows.
 func ExampleLimiter_AllowN() {
-	exports, err := ratelimit.New(client, ratelimit.Config{Name: "export", Limit: 5000, Window: 24 * time.Hour})
+	exports, err := ratelimit.New(client, ratelimit.Config{
+		Name: "export",
+		Limits: []ratelimit.Limit{
+			{Algorithm: ratelimit.TokenBucket, Limit: 100, Window: time.Minute, Burst: 500},
+			{Algorithm: ratelimit.Quota, Limit: 5000, Period: ratelimit.Day},
+		},
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -46,6 +52,48 @@ func ExampleLimiter_AllowN() {
 		log.Fatal(err)
 	}
 	if result.RetryAfter == ratelimit.Never {
-		log.Print("no day is long enough for this export")
+		log.Print("this export is larger than a limit")
 	}
+}
+
+// A user's requests count for the user and for the organisation, all or nothing.
+func ExampleAllowAll() {
+	users, err := ratelimit.New(client, ratelimit.Config{Name: "user", Limits: []ratelimit.Limit{{Limit: 100, Window: time.Minute}}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	orgs, err := ratelimit.New(client, ratelimit.Config{Name: "org", Limits: []ratelimit.Limit{{Limit: 5000, Window: time.Minute}}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, allowed, err := ratelimit.AllowAll(context.Background(),
+		ratelimit.Ask{Limiter: users, Subject: "42"}, ratelimit.Ask{Limiter: orgs, Subject: "acme"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Print(allowed)
+}
+
+// At most three reports at a time for each user, also while the server is away.
+func ExampleLimiter_Release() {
+	reports, err := ratelimit.New(client, ratelimit.Config{
+		Name:      "report",
+		Limits:    []ratelimit.Limit{{Algorithm: ratelimit.Concurrency, Limit: 3, Lease: 5 * time.Minute}},
+		Outage:    ratelimit.OutageLocal,
+		Processes: 2, // each then allows one
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	result, err := reports.Allow(ctx, "user:42")
+	if err != nil || !result.Allowed {
+		return
+	}
+	defer func() {
+		if _, err := reports.Release(ctx, "user:42", result); err != nil {
+			log.Print(err) // the place ends with its lease
+		}
+	}()
+	// ... write the report
 }

@@ -6,14 +6,15 @@ import (
 	"github.com/flatrate/flatrate/internal/key"
 )
 
-const defaultName = "default"
+const heldPart = ":held"
 
-// keySpace holds fr:rate:NAME:{SUBJECT}.
-func keySpace(prefix, name string) (key.Space, error) {
+// keySpace holds fr:rate:NAME:SHAPE:{SUBJECT}, and fr:rate:SHAPE:{SUBJECT} of the plan without a name.
+func keySpace(prefix, name, shape string) (key.Space, error) {
+	groups := []string{name, shape}
 	if name == "" {
-		name = defaultName
+		groups = groups[1:]
 	}
-	s, err := key.NewSpace(prefix, "rate", name)
+	s, err := key.NewSpace(prefix, "rate", groups...)
 	if err != nil {
 		return s, fmt.Errorf("ratelimit: Config.Prefix: %w", err)
 	}

@@ -7,12 +7,19 @@ import (
 )
 
 func TestKeyTable(t *testing.T) {
-	keys, err := keySpace("", "NAME")
+	keys, err := keySpace("", "NAME", "SHAPE")
 	if err != nil {
 		t.Fatal(err)
 	}
-	keytable.Check(t, keys.Key("SUBJECT"))
-	if got, want := keys.Key("SUBJECT"), "fr:rate:NAME:{SUBJECT}"; got != want {
+	unnamed, err := keySpace("", "", "SHAPE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := unnamed.Key("SUBJECT"), "fr:rate:SHAPE:{SUBJECT}"; got != want {
+		t.Errorf("the layout is a public contract: %s, want %s", got, want)
+	}
+	keytable.Check(t, keys.Key("SUBJECT"), keys.Key("SUBJECT")+heldPart)
+	if got, want := keys.Key("SUBJECT"), "fr:rate:NAME:SHAPE:{SUBJECT}"; got != want {
 		t.Errorf("the layout is a public contract: %s, want %s", got, want)
 	}
 }

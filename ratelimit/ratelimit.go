@@ -1,77 +1,121 @@
 // Package ratelimit decides whether a subject (a user, an address, an API key) may do one more thing.
 //
-// [New] makes a Limiter of a client and a limit; [Limiter.Allow] is what most callers want. The
-// window is fixed and aligned to the Unix epoch, so that a window of a minute begins with each
-// minute: within a window a subject never gets more than the limit, across the border of two windows
-// up to twice as much in a moment. The server's clock decides; denied requests are not counted.
+// [New] makes a Limiter of a client and one or more limits; [Limiter.Allow] is what most callers want.
+// However many limits there are, a decision is one round trip, all or nothing. The server's clock
+// decides, and denied requests are not counted. Callers of one process that ask for the same subject at
+// the same time share a round trip; each gets the answer that it would have got in its turn.
+//
+// docs/ratelimit.md says which algorithm is for what, and what happens in which failure.
 //
 // # Keys
 //
-//	key                     type    value       ends
-//	fr:rate:NAME:{SUBJECT}  string  units used  with the window
+//	key                                 type    value                               ends
+//	fr:rate:NAME:SHAPE:{SUBJECT}        string  the state of the limits, see below  when all is available again
+//	fr:rate:NAME:SHAPE:{SUBJECT}:held   zset    places of a Concurrency limit       with the last place
+//
+// SHAPE is how the limits count, not how much: a letter and a window for each ("w1m", "b1sqd"). A plan
+// without a name has no NAME and no colon behind it.
 package ratelimit
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
+	"sync/atomic"
 	"time"
 
+	"github.com/flatrate/flatrate/internal/breaker"
 	"github.com/flatrate/flatrate/internal/key"
 	"github.com/flatrate/flatrate/internal/script"
 	"github.com/valkey-io/valkey-go"
 )
 
-// MaxLimit is the largest limit and the largest cost: what a script's numbers hold exactly.
-const MaxLimit = 1 << 53
+// DefaultTimeout is that of [Config.Timeout].
+const DefaultTimeout = 40 * time.Millisecond
 
-// MinWindow is the shortest window: the server counts in milliseconds.
-const MinWindow = time.Millisecond
-
-// Never is the [Result.RetryAfter] of a request whose cost is above the limit.
-const Never = time.Duration(math.MaxInt64)
-
-//go:embed window.lua
-var windowLua string
-
-var window = script.New(windowLua)
-
-// Config is one limit. Limit and Window have no default.
+// Config is a plan: the limits that hold for each subject, and what happens when the server is away.
+// Limits has no default.
 type Config struct {
-	// Prefix stands before every key; all who share a limit use the same one. Default "fr".
+	// Prefix stands before every key; all who share limits use the same one. Default "fr".
 	Prefix string
-	// Name keeps apart limits that apply to the same subjects. Default "default".
+	// Name keeps apart plans that apply to the same subjects. By default it is empty, and not in the keys.
 	Name string
-	// Limit is how many units a subject has in a window, from 1 to [MaxLimit].
-	Limit int64
-	// Window is the window's length: whole milliseconds, at least one.
-	Window time.Duration
+	// Limits are the rules that a request has to pass, all of them: one to 16, at most one of them
+	// Concurrency.
+	Limits []Limit
+
+	// Timeout is how long a decision may take before the server counts as away: 1 ms to 1 min. Default
+	// 40 ms. It holds beside the deadline of the caller's context.
+	Timeout time.Duration
+	// Outage is what the limits do while the server is away. By default a call returns an error.
+	Outage Outage
+	// Processes is among how many processes the limits are divided while the server is away: needed, and
+	// only used, with [OutageLocal].
+	Processes int
+
+	// Batch is how many units this process may take at once for a subject that is busy, and then hand
+	// out by itself, with no round trip. At most Batch units of each process are used later than they were
+	// counted, by BatchFor at most. Zero takes none in advance.
+	Batch int64
+	// BatchFor is how long such units are kept. Default 1 s.
+	BatchFor time.Duration
+	// RememberDenied is for how long at most a subject that was denied is denied by this process alone: until
+	// the time that the server gave, but no longer than this. Refunds and resets of other processes are
+	// seen only then. Zero asks the server each time.
+	RememberDenied time.Duration
+
+	// Hooks hear what happens in the background.
+	Hooks Hooks
 }
 
-// Limiter applies one limit to any number of subjects. It is safe for concurrent use and holds no
-// resources.
+// Hooks are optional funcs, called from any goroutine. They should return soon.
+type Hooks struct {
+	// Down is called when the server counts as away: after err, and until Up, decisions are made without it.
+	Down func(err error)
+	// Up is called when it has answered again, or when nobody has asked for a minute.
+	Up func()
+}
+
+// Limiter applies a Config to any number of subjects. It is safe for concurrent use. Its memory is
+// bounded, and it needs no closing.
 type Limiter struct {
-	client        valkey.Client
-	keys          key.Space
-	limit         int64
-	limitArg, wms string
+	client valkey.Client
+	keys   key.Space
+	cfg    Config
+	rules  []rule
+	names  []string // of the rules
+	places int      // which of them is Concurrency; -1 if none
+
+	count    string         // how many rules, for the scripts
+	fast     *script.Script // for a plan of one limit of some kinds, nil for others
+	fastArgs []string
+
+	cluster  atomic.Bool
+	gathered gatherer
+	breakers []breaker.Breaker
+	outage   Outage   // of the plan
+	closed   []string // the limits that deny in OutageClosed
+
+	local   localShares
+	denials denials
+	batches batches
 }
 
-// Result is a decision. A denial is a result, not an error.
-type Result struct {
-	// Allowed says whether the request may go on. It is false in the Result beside an error.
-	Allowed bool
-	// Limit is Config.Limit, and Remaining what is left of it in this window.
-	Limit, Remaining int64
-	// RetryAfter is zero if allowed; else how long until a new window admits the request, and
-	// [Never] if none will.
-	RetryAfter time.Duration
-	// ResetAfter is how long until the window ends, and Reset when that is by the server's clock.
-	ResetAfter time.Duration
-	Reset      time.Time
+// Validate returns the error that [New] would, which names the field that is wrong.
+func (c Config) Validate() error {
+	_, _, err := c.compile()
+	return err
+}
+
+// compile checks c and fills in its defaults.
+func (c *Config) compile() ([]rule, key.Space, error) {
+	rules, err := compileAll(c)
+	if err != nil {
+		return nil, key.Space{}, fmt.Errorf("ratelimit: %w", err)
+	}
+	keys, err := keySpace(c.Prefix, c.Name, shapes(c.Limits))
+	return rules, keys, err
 }
 
 // New returns a Limiter on client, which stays the caller's to close. The error names the field of
@@ -80,60 +124,64 @@ func New(client valkey.Client, cfg Config) (*Limiter, error) {
 	if client == nil {
 		return nil, errors.New("ratelimit: client is nil")
 	}
-	keys, err := keySpace(cfg.Prefix, cfg.Name)
+	rules, keys, err := cfg.compile()
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Limit < 1 || cfg.Limit > MaxLimit {
-		return nil, fmt.Errorf("ratelimit: Config.Limit is %d, not from 1 to %d", cfg.Limit, int64(MaxLimit))
+	l := &Limiter{client: client, keys: keys, cfg: cfg, rules: rules, places: -1, count: strconv.Itoa(len(rules))}
+	for i, r := range rules {
+		l.names = append(l.names, r.Name)
+		if r.Algorithm == Concurrency {
+			l.places = i
+		}
 	}
-	if cfg.Window < MinWindow || cfg.Window%time.Millisecond != 0 {
-		return nil, fmt.Errorf("ratelimit: Config.Window is %v, not a whole number of milliseconds above zero", cfg.Window)
+	if len(rules) == 1 {
+		switch r := rules[0]; r.Algorithm {
+		case FixedWindow:
+			l.fast, l.fastArgs = window, r.args[1:3]
+		case TokenBucket:
+			l.fast, l.fastArgs = bucket, r.args[1:4]
+		}
 	}
-	return &Limiter{
-		client:   client,
-		keys:     keys,
-		limit:    cfg.Limit,
-		limitArg: strconv.FormatInt(cfg.Limit, 10),
-		wms:      strconv.FormatInt(cfg.Window.Milliseconds(), 10),
-	}, nil
+	l.cluster.Store(isCluster(client))
+	l.newBreakers()
+	l.outage, l.closed = l.outageMode()
+	l.local.begin(cfg.Processes, rules)
+	l.denials.most = cfg.RememberDenied
+	l.batches.begin(cfg.Batch, cfg.BatchFor, rules)
+	return l, nil
+}
+
+// Limits returns the limits, with their defaults filled in.
+func (l *Limiter) Limits() []Limit {
+	limits := make([]Limit, len(l.rules))
+	for i, r := range l.rules {
+		limits[i] = r.Limit
+	}
+	return limits
 }
 
 // Allow asks for one unit. One round trip.
 //
 // A subject is any string; braces, spaces and control bytes in it are safe. An error says that the
-// server could not be asked: whether the request goes on then is the caller's choice.
+// server could not be asked; with another [Outage] than the default there is a Result instead.
 func (l *Limiter) Allow(ctx context.Context, subject string) (Result, error) {
 	return l.AllowN(ctx, subject, 1)
 }
 
-// AllowN asks for n units, all or none. One round trip. n is from 1 to [MaxLimit]; above the limit it
-// is denied for ever.
+// AllowN asks for n units, all or none. One round trip. n is from 1 to [MaxLimit]; above a limit or a
+// burst it is denied for ever, and RetryAfter is [Never].
 func (l *Limiter) AllowN(ctx context.Context, subject string, n int64) (Result, error) {
-	if n < 1 || n > MaxLimit {
-		return Result{}, fmt.Errorf("ratelimit: a cost of %d, not from 1 to %d", n, int64(MaxLimit))
-	}
-	keys := []string{l.keys.Key(subject)}
-	reply, err := window.Exec(ctx, l.client, keys, l.limitArg, l.wms, strconv.FormatInt(n, 10)).AsIntSlice()
-	if err != nil {
-		return Result{}, fmt.Errorf("ratelimit: %w", err)
-	}
-	if len(reply) != 4 {
-		return Result{}, fmt.Errorf("ratelimit: the server answered %d numbers, not 4", len(reply))
-	}
-	allowed, used, ends, now := reply[0] == 1, reply[1], reply[2], reply[3]
-	r := Result{
-		Allowed:    allowed,
-		Limit:      l.limit,
-		Remaining:  max(0, l.limit-used),
-		ResetAfter: time.Duration(ends-now) * time.Millisecond,
-		Reset:      time.UnixMilli(ends),
-	}
-	if !allowed {
-		r.RetryAfter = r.ResetAfter
-		if n > l.limit {
-			r.RetryAfter = Never
-		}
-	}
-	return r, nil
+	return l.ask(ctx, subject, n, 1)
+}
+
+// AllowAtMost asks for as many units as there are, up to n: Result.Granted says how many, and only those
+// are charged. It is allowed if that is one or more. One round trip.
+func (l *Limiter) AllowAtMost(ctx context.Context, subject string, n int64) (Result, error) {
+	return l.ask(ctx, subject, 1, n)
+}
+
+// Peek says what Allow would, and changes nothing. One round trip.
+func (l *Limiter) Peek(ctx context.Context, subject string) (Result, error) {
+	return l.ask(ctx, subject, 1, 0)
 }

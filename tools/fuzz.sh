@@ -6,11 +6,11 @@ shift
 for module in "$@"; do
 	(
 		cd "$module"
-		grep -rl --include='*_test.go' '^func Fuzz' . | grep -v '^\./\(cmd\|proof\)/' | while read -r file; do
+		grep -rl --include='*_test.go' '^func Fuzz' . | grep -v '^\./\(cmd\|contrib\|proof\)/' | while read -r file; do
 			dir=$(dirname "$file")
 			sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file" | while read -r target; do
 				echo "-- $module $dir $target"
-				go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$dir"
+				go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 1s "$dir"
 			done
 		done
 	)

@@ -249,25 +249,23 @@ func Channel(client valkey.Client, prefix string) string {
 	return ""
 }
 
-// Tell tells the waiter of an id what the server answered to somebody else; ok is false if it waits no
-// longer.
-func Tell(client valkey.Client, prefix, id string, what Grant) (ok bool) {
+// Tell tells the waiter of an id, if it still waits, what the server answered to somebody else.
+func Tell(client valkey.Client, prefix, id string, what Grant) {
 	h := find(client, prefix)
 	if h == nil {
-		return false
+		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c, ok := h.waiters[id]
 	if !ok {
-		return false
+		return
 	}
 	select {
 	case <-c: // it knows more now than that it should ask
 	default:
 	}
 	c <- what
-	return true
 }
 
 // All tells all waiters of client to ask again.

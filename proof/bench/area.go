@@ -14,6 +14,7 @@ var areas = []Area{
 	lockArea(),
 	redlockArea(),
 	cacheArea(),
+	ratelimitArea(),
 }
 
 // Area is a part of flatrate that is measured beside its peers.

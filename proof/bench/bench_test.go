@@ -217,21 +217,28 @@ func TestBEndsAnAreaOnce(t *testing.T) {
 	}
 }
 
-// TestConnectArea runs the area once, too short for figures that mean anything.
-func TestConnectArea(t *testing.T) {
+// TestAreas runs areas once, too short for figures that mean anything.
+func TestAreas(t *testing.T) {
 	valkeytest.Start(t) // skips where there is no server
-	b := &B{Quick: true}
-	figures := 0
-	err := b.run(func() error {
-		short := plan{rounds: 1, round: 10 * time.Millisecond, total: time.Minute}
-		return measure(t.Context(), "connect", connectRows(t.Context(), b), short, func(f Figure) {
-			figures++
-			if f.Value <= 0 || f.Ratio <= 0 {
-				t.Errorf("%+v", f)
+	for name, test := range map[string]struct {
+		rows    func(context.Context, *B) []Row
+		figures int
+	}{"connect": {connectRows, 15}, "ratelimit": {ratelimitRows, 13}} {
+		t.Run(name, func(t *testing.T) {
+			b := &B{Quick: true}
+			figures := 0
+			err := b.run(func() error {
+				short := plan{rounds: 1, round: 10 * time.Millisecond, total: time.Minute}
+				return measure(t.Context(), name, test.rows(t.Context(), b), short, func(f Figure) {
+					figures++
+					if f.Value <= 0 || f.Ratio <= 0 {
+						t.Errorf("%+v", f)
+					}
+				})
+			})
+			if err != nil || figures != test.figures {
+				t.Errorf("%d figures, %v", figures, err)
 			}
 		})
-	})
-	if err != nil || figures != 15 {
-		t.Errorf("%d figures, %v", figures, err)
 	}
 }

@@ -168,7 +168,9 @@ func locks(ctx context.Context, t *testing.T, client valkey.Client, c *checker) 
 }
 
 func limits(ctx context.Context, t *testing.T, client valkey.Client, c *checker) {
-	l, err := ratelimit.New(client, ratelimit.Config{Limit: limitPerWindow, Window: 200 * time.Millisecond})
+	l, err := ratelimit.New(client, ratelimit.Config{
+		Limits: []ratelimit.Limit{{Limit: limitPerWindow, Window: 200 * time.Millisecond}},
+	})
 	if err != nil {
 		t.Error(err)
 		return

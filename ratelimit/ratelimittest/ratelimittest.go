@@ -4,6 +4,7 @@ package ratelimittest
 
 import (
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,7 +27,18 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"Subjects", subjects},
 		{"Healing", healing},
 		{"Concurrent", concurrent},
-		{"Model", model},
+		{"Calls", calls},
+		{"Changes", changes},
+		{"Places", places},
+		{"Several", several},
+		{"SubjectsTogether", subjectsTogether},
+		{"Gathered", gathered},
+		{"Batches", batchesAdd},
+		{"RememberDenied", remembered},
+		{"Wait", waits},
+		{"Accuracy", accuracy},
+		{"RealClock", realClock},
+		{"Oracle", shortOracle},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, env) })
 	}
@@ -37,11 +49,18 @@ func newLimiter(t *testing.T, env valkeytest.Env, cfg ratelimit.Config) *ratelim
 	if cfg.Prefix == "" {
 		cfg.Prefix = valkeytest.Prefix(t)
 	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 20 * time.Second // a busy machine is not an outage
+	}
 	l, err := ratelimit.New(env.Client, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
+}
+
+func fixed(limit int64, window time.Duration) ratelimit.Config {
+	return ratelimit.Config{Limits: []ratelimit.Limit{{Limit: limit, Window: window}}}
 }
 
 func ask(t *testing.T, l *ratelimit.Limiter, subject string, n int64) ratelimit.Result {
@@ -53,12 +72,12 @@ func ask(t *testing.T, l *ratelimit.Limiter, subject string, n int64) ratelimit.
 	return r
 }
 
-// longWindow doesn't end while a test runs, unless it is started at a century's turn.
-const longWindow = 100 * 365 * 24 * time.Hour
+// longWindow doesn't end while a test runs, unless that is started just when one does.
+const longWindow = 400 * 24 * time.Hour
 
 func oneWindow(t *testing.T, env valkeytest.Env) {
 	const window = 200 * time.Millisecond
-	l := newLimiter(t, env, ratelimit.Config{Limit: 3, Window: window})
+	l := newLimiter(t, env, fixed(3, window))
 	r := ask(t, l, "s", 3)
 	if !r.Allowed || r.Limit != 3 || r.Remaining != 0 || r.RetryAfter != 0 {
 		t.Fatalf("%+v", r)
@@ -76,7 +95,7 @@ func oneWindow(t *testing.T, env valkeytest.Env) {
 }
 
 func costs(t *testing.T, env valkeytest.Env) {
-	l := newLimiter(t, env, ratelimit.Config{Limit: 10, Window: longWindow})
+	l := newLimiter(t, env, fixed(10, longWindow))
 	for _, step := range []struct {
 		n       int64
 		allowed bool
@@ -98,7 +117,7 @@ func costs(t *testing.T, env valkeytest.Env) {
 }
 
 func largeNumbers(t *testing.T, env valkeytest.Env) {
-	l := newLimiter(t, env, ratelimit.Config{Limit: ratelimit.MaxLimit, Window: longWindow})
+	l := newLimiter(t, env, fixed(ratelimit.MaxLimit, longWindow))
 	for _, step := range []struct {
 		n       int64
 		allowed bool
@@ -113,8 +132,8 @@ func largeNumbers(t *testing.T, env valkeytest.Env) {
 // subjects holds that no subject, and no name of a limit, meets another's counter.
 func subjects(t *testing.T, env valkeytest.Env) {
 	prefix := valkeytest.Prefix(t)
-	for _, name := range []string{"", "a", "a:b", "a{b}"} {
-		l := newLimiter(t, env, ratelimit.Config{Prefix: prefix, Name: name, Limit: 1, Window: longWindow})
+	for _, name := range []string{"", "a", "a:b", "a{b}", "w400d", "w400d:"} {
+		l := newLimiter(t, env, ratelimit.Config{Prefix: prefix, Name: name, Limits: []ratelimit.Limit{{Limit: 1, Window: longWindow}}})
 		for _, subject := range []string{
 			"", "%", "{", "}", "{}", "a", "a ", "b:{a}", "%7Ba%7D", "a\x00", "a\n", "*", "ü", "\xff",
 			strings.Repeat("x", 512), strings.Repeat("x", 513), strings.Repeat("x", 1<<20),
@@ -129,28 +148,35 @@ func subjects(t *testing.T, env valkeytest.Env) {
 	}
 }
 
-// healing puts foreign values in the counter's place: they admit nobody for free, and every key ends.
+// healing puts foreign values in the state's place: they never fail a call and never admit more than
+// the limit, and every key ends.
 func healing(t *testing.T, env valkeytest.Env) {
 	c, prefix := env.Client, valkeytest.Prefix(t)
-	l := newLimiter(t, env, ratelimit.Config{Prefix: prefix, Name: "n", Limit: 2, Window: longWindow})
+	index := strconv.FormatInt(serverMs(t, env)/longWindow.Milliseconds(), 10)
+	l := newLimiter(t, env, ratelimit.Config{Prefix: prefix, Name: "n", Limits: []ratelimit.Limit{{Limit: 2, Window: longWindow}}})
 	for _, test := range []struct {
 		name string
 		cmd  []string
 		left int64 // after one unit was asked for
 		ok   bool
 	}{
-		{"a counter without expiry", []string{"SET", "1"}, 0, true},
-		{"a full counter without expiry", []string{"SET", "2"}, 0, false},
-		{"a counter beyond all limits", []string{"SET", "99999999999999999"}, 0, false},
+		{"a counter without expiry", []string{"SET", index + " 1"}, 0, true},
+		{"a full counter without expiry", []string{"SET", index + " 2"}, 0, false},
+		{"a counter beyond all limits", []string{"SET", index + " 99999999999999999999999999"}, 0, false},
+		{"a counter of the future", []string{"SET", "99999999999999999999999999 2"}, 0, false},
+		{"a counter of the past", []string{"SET", "1 2"}, 1, true},
+		{"the plain integer of an old layout", []string{"SET", "2"}, 1, true},
 		{"not a number", []string{"SET", "nan"}, 1, true},
-		{"a negative number", []string{"SET", "-5"}, 1, true},
+		{"not a number in its place", []string{"SET", index + " nan"}, 1, true},
+		{"a hexadecimal number", []string{"SET", index + " 0x10"}, 1, true},
+		{"a negative number", []string{"SET", index + " -5"}, 1, true},
 		{"text", []string{"SET", "x"}, 1, true},
 		{"an empty string", []string{"SET", ""}, 1, true},
 		{"a list", []string{"RPUSH", "x"}, 1, true},
 		{"a hash", []string{"HSET", "f", "v"}, 1, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			key := prefix + ":rate:n:{" + strings.ReplaceAll(test.name, " ", "%20") + "}"
+			key := prefix + ":rate:n:w400d:{" + strings.ReplaceAll(test.name, " ", "%20") + "}"
 			set := c.B().Arbitrary(test.cmd[0]).Keys(key).Args(test.cmd[1:]...).Build()
 			if err := c.Do(t.Context(), set).Error(); err != nil {
 				t.Fatal(err)
@@ -165,8 +191,17 @@ func healing(t *testing.T, env valkeytest.Env) {
 	}
 }
 
+func serverMs(t *testing.T, env valkeytest.Env) int64 {
+	t.Helper()
+	parts, err := env.Client.Do(t.Context(), env.Client.B().Time().Build()).AsIntSlice()
+	if err != nil || len(parts) != 2 {
+		t.Fatal(parts, err)
+	}
+	return parts[0]*1000 + parts[1]/1000
+}
+
 func concurrent(t *testing.T, env valkeytest.Env) {
-	l := newLimiter(t, env, ratelimit.Config{Limit: 100, Window: longWindow})
+	l := newLimiter(t, env, fixed(100, longWindow))
 	var allowed atomic.Int64
 	var callers sync.WaitGroup
 	for range 8 {
@@ -186,14 +221,14 @@ func concurrent(t *testing.T, env valkeytest.Env) {
 	}
 }
 
-// model drives the script and an integer oracle with the same random schedule. Each answer names its
+// realClock drives the script, on the server's own clock, and an integer oracle with the same random schedule. Each answer names its
 // window, so the oracle needs no clock.
-func model(t *testing.T, env valkeytest.Env) {
+func realClock(t *testing.T, env valkeytest.Env) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	const limit = 7
-	l := newLimiter(t, env, ratelimit.Config{Limit: limit, Window: 25 * time.Millisecond})
+	l := newLimiter(t, env, fixed(limit, 25*time.Millisecond))
 	type window struct {
 		subject string
 		ends    int64
@@ -221,4 +256,13 @@ func model(t *testing.T, env valkeytest.Env) {
 	if len(used) < 10 {
 		t.Errorf("only %d windows were seen", len(used))
 	}
+}
+
+// shortOracle is a glance; the long run is TestOracle.
+func shortOracle(t *testing.T, env valkeytest.Env) {
+	ops := 3000
+	if env.Embedded {
+		ops = 400
+	}
+	Oracle(t, env, ops, 4)
 }

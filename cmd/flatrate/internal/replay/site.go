@@ -14,6 +14,9 @@ import (
 	"github.com/valkey-io/valkey-go"
 )
 
+// callTimeout is generous: a replay asks as fast as the server answers.
+const callTimeout = 10 * time.Second
+
 // site is the blocks that a web server would share among its requests.
 type site struct {
 	limiter  *ratelimit.Limiter
@@ -37,7 +40,9 @@ func newSite(client valkey.Client, cfg Config) (*site, error) {
 		filler: strings.Repeat("x", cfg.BodyMax),
 	}
 	var err error
-	s.limiter, err = ratelimit.New(client, ratelimit.Config{Prefix: cfg.Prefix, Limit: cfg.Limit, Window: cfg.Window})
+	s.limiter, err = ratelimit.New(client, ratelimit.Config{
+		Prefix: cfg.Prefix, Limits: []ratelimit.Limit{{Limit: cfg.Limit, Window: cfg.Window}}, Timeout: callTimeout,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,114 @@
+package ratelimit
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/valkey-io/valkey-go"
+)
+
+// ask decides on count times cost units, one of which is 1; a count of 0 only looks.
+func (l *Limiter) ask(ctx context.Context, subject string, cost, count int64) (Result, error) {
+	if most := max(cost, count); cost < 1 || count < 0 || most > MaxLimit {
+		return Result{}, fmt.Errorf("ratelimit: a cost of %d, not from 1 to %d", most, int64(MaxLimit))
+	}
+	if err := ctx.Err(); err != nil {
+		return Result{}, fmt.Errorf("ratelimit: %w", err)
+	}
+	if count > 0 {
+		if r, ok := l.denials.find(subject); ok {
+			return r, nil
+		}
+		if count == 1 {
+			if r, ok := l.batches.take(subject, cost); ok {
+				return r, nil
+			}
+		}
+	}
+	key := l.keys.Key(subject)
+	away := l.breaker(key)
+	if err := away.Err(); err != nil {
+		return l.without(subject, cost, count, err)
+	}
+	r, err := l.askServer(ctx, subject, key, cost, count)
+	if err == nil {
+		return r, nil
+	}
+	if ctx.Err() != nil { // the caller has gone: that says nothing about the server
+		away.Suspect(l.probe(key))
+		return Result{}, fmt.Errorf("ratelimit: %w", err)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no answer within %v: %w", l.cfg.Timeout, err)
+	}
+	if _, answered := valkey.IsValkeyErr(err); !answered && !errors.Is(err, errReply) {
+		away.Open(err, l.probe(key))
+	}
+	return l.without(subject, cost, count, err)
+}
+
+func (l *Limiter) askServer(ctx context.Context, subject, key string, cost, count int64) (Result, error) {
+	if l.places >= 0 || count == 0 {
+		return l.askAlone(ctx, key, cost, count)
+	}
+	it := newItem(key, run{cost, count})
+	sent := l.now()
+	epoch := l.denials.epoch(subject)
+	var batch *taken
+	if count == 1 {
+		batch = l.batches.want(subject, cost, it)
+	}
+	if err := l.gather(ctx, it); err != nil { // the item may still be in somebody's hands
+		if batch != nil {
+			l.batches.failed(subject, batch)
+		}
+		return Result{}, err
+	}
+	r := l.result(it.now, cost, it.answer, it.behind)
+	if batch != nil {
+		l.batches.put(subject, batch, sent, it.taken, r)
+	}
+	items.Put(it)
+	if !r.Allowed && cost == 1 {
+		l.denials.put(subject, epoch, sent, r)
+	}
+	return r, nil
+}
+
+// now is the time, where something is kept for which it matters.
+func (l *Limiter) now() (now time.Time) {
+	if l.denials.most > 0 || l.batches.most > 0 {
+		now = time.Now()
+	}
+	return now
+}
+
+// askAlone is for what is not gathered: a look, and a place, whose token is one caller's.
+func (l *Limiter) askAlone(ctx context.Context, key string, cost, count int64) (Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
+	keys, token, runs := []string{key}, "", []run{{cost, count}}
+	if l.places >= 0 {
+		keys, token = append(keys, key+heldPart), rand.Text()
+	}
+	now, answers, err := l.exec(ctx, keys, token, runs)
+	if isFull(err) {
+		full := err
+		if now, answers, err = l.exec(ctx, keys, token, []run{{cost, 0}}); err == nil && l.result(now, cost, answers[0], 0).RetryAfter == 0 {
+			err = full
+		}
+	}
+	if err != nil {
+		return Result{}, err
+	}
+	r := l.result(now, cost, answers[0], 0)
+	if count == 0 {
+		r.Allowed = r.RetryAfter == 0
+	} else if r.Allowed && l.places >= 0 {
+		r.token = token
+	}
+	return r, nil
+}
