@@ -9,7 +9,7 @@ each = @set -e; for m in $(MODULES); do echo "-- $$m: $(1)"; (cd $$m && $(1)); d
 
 NEWER    ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flatrate
 
-.PHONY: help servers test newer race lint build bench fuzz fault oracle soak tidy release-check
+.PHONY: help servers test newer race lint build bench fuzz fault interleavings oracle soak tidy release-check
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -45,6 +45,9 @@ fault: servers ## Kill, stop and cut off real processes, and count what was lost
 
 soak: servers ## Keep flatrate serve under load for SOAK (10m), and look at its memory
 	cd proof && FLATRATE_SOAK=$(SOAK) go test -count=1 -timeout 60m -v -run TestServeSoak ./interop
+
+interleavings: servers ## A million interleavings of all that a cache does, on one server and on a cluster
+	FLATRATE_CACHE_RUNS=1000000 go test -count=1 -v -timeout 30m -run TestAdversary ./cache
 
 oracle: servers ## Hold the rate limits against an exact model, a million operations for each plan
 	FLATRATE_ORACLE=1000000 go test -count=1 -timeout 60m -v -run '^TestOracle$$' ./ratelimit

@@ -1,68 +1,62 @@
-// Package cache keeps values that are dear to load in the server for a while: typed cache-aside.
+// Package cache keeps values that are dear to load in the server for a while: typed cache-aside, one load
+// for all who miss, and no value stored that is older than an invalidation.
 //
-// [New] makes a Cache for the caller's own type; [Cache.GetOrLoad] is what most callers want. Entries
-// live for Config.TTL, each shortened by a random part, so that what was stored together does not end
-// together. A cache that can't be reached costs speed, not answers: GetOrLoad then loads.
+// [New] makes a Cache for the caller's own type; [Cache.Get] is what most callers want, and
+// [Cache.Delete] what follows a change of the origin. A cache that can't be reached costs speed, not
+// answers: Get then loads.
 //
-// A V of []byte or string is stored as it is, any other as JSON.
+// A V of []byte or string is stored as it is, any other as JSON, unless Config.Codec says otherwise.
+// Values may be shared between callers: don't change them.
 //
 // # Keys
 //
-//	key                  type    value      ends
-//	fr:cache:NAME:{KEY}  string  the value  after the TTL, less jitter
+//	key                        type    value                                                    ends
+//	fr:cache:NAME:{KEY}        string  the entry: a header, and the value's bytes               after the TTL, less jitter, and the time it is kept stale
+//	fr:cache:fill:NAME:{KEY}   string  the token of who loads it; - after a load that failed    after the lease, 3 s, unless it is renewed
+//	fr:cache:wait:NAME:{KEY}   set     the channel that wakes, a space, who waits               3 s after the last one asked
+//	fr:cache:tag:NAME:{TAG}    string  the tag's generation, 16 characters                      a minute or more after the entries that name it
+//	fr:cache:late:NAME:{NAME}  zset    token of a load beside another -> until when (Unix ms)   with the last of them
 package cache
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"math"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/flatrate/flatrate/internal/key"
+	"github.com/flatrate/flatrate/internal/lease"
+	"github.com/flatrate/flatrate/internal/script"
 	"github.com/valkey-io/valkey-go"
 )
 
-// Defaults of [Config].
-const (
-	DefaultTTL    = 5 * time.Minute
-	DefaultJitter = 0.1
-)
+//go:embed set.lua
+var setLua string
 
-// NoJitter is the [Config.Jitter] that lets every entry live for exactly the TTL.
-const NoJitter = -1
+var setScript = script.New(setLua)
 
-// Config says how entries are kept. The zero value is ready to use.
-type Config struct {
-	// Prefix stands before every key; all who share a cache use the same one. Default "fr".
-	Prefix string
-	// Name keeps apart caches with the same keys, one for each type of value. Default "default".
-	Name string
-	// TTL is how long an entry lives at most: whole milliseconds, at least one. Default 5 minutes.
-	TTL time.Duration
-	// Jitter is the part of the TTL, from 0 to 1, by which an entry's life is shortened at random at
-	// most. Zero means 0.1; [NoJitter] means none.
-	Jitter float64
-	// Random returns numbers in [0, 1) for the jitter, from any goroutine. Default math/rand/v2.
-	Random func() float64
-	// Hooks are called at what the results don't show.
-	Hooks Hooks
-}
-
-// Hooks are optional funcs, called from any goroutine.
-type Hooks struct {
-	// Error gets each error of the server, or of decoding, that GetOrLoad went on without. Op is "get"
-	// or "set".
-	Error func(op string, err error)
-}
-
-// Cache keeps values of type V. It is safe for concurrent use and holds no resources that
-// would have to be given back.
+// Cache keeps values of type V. It is safe for concurrent use.
 type Cache[V any] struct {
-	client valkey.Client
-	keys   key.Space
-	cfg    Config
-	wait   patience
+	link
+	leases    *lease.Server
+	keys      keySpace
+	cfg       Config
+	wantsTTL  bool // GET does not say enough
+	unmarshal func([]byte) (V, error)
+	alone     chan struct{} // loads while the server is away
+
+	local    *local[V] // nil if there is none
+	tracker  *tracker
+	polls    atomic.Bool // the server tells nothing
+	auditing atomic.Bool
+	closed   atomic.Bool
+
+	mu        sync.Mutex
+	flights   map[string]*flight[V]
+	refreshes int
 }
 
 // New returns a Cache on client, which stays the caller's to close. The error names the field of cfg
@@ -71,132 +65,224 @@ func New[V any](client valkey.Client, cfg Config) (*Cache[V], error) {
 	if client == nil {
 		return nil, errors.New("cache: client is nil")
 	}
-	keys, err := keySpace(cfg.Prefix, cfg.Name)
+	keys, err := newKeySpace(cfg.Prefix, cfg.Name)
 	if err != nil {
 		return nil, err
 	}
-	if cfg.TTL == 0 {
-		cfg.TTL = DefaultTTL
+	cfg.setDefaults()
+	if err := cfg.check(); err != nil {
+		return nil, err
 	}
-	if cfg.TTL < time.Millisecond || cfg.TTL%time.Millisecond != 0 {
-		return nil, fmt.Errorf("cache: Config.TTL is %v, not a whole number of milliseconds above zero", cfg.TTL)
+	c := &Cache[V]{
+		link: link{client: client}, leases: lease.On(client), keys: keys, cfg: cfg,
+		wantsTTL:  cfg.kept() > 0 || cfg.Early > 0 || cfg.Local.Entries > 0,
+		unmarshal: unmarshaler[V](cfg.Codec),
+		alone:     make(chan struct{}, cfg.Loads),
+		flights:   map[string]*flight[V]{},
 	}
-	switch {
-	case cfg.Jitter == 0:
-		cfg.Jitter = DefaultJitter
-	case cfg.Jitter == NoJitter:
-		cfg.Jitter = 0
-	case !(cfg.Jitter > 0 && cfg.Jitter <= 1): // so that NaN is wrong too
-		return nil, fmt.Errorf("cache: Config.Jitter is %v, not from 0 to 1", cfg.Jitter)
+	c.watch()
+	if cfg.Local.Entries > 0 {
+		if c.local, err = newLocal[V](cfg.Local); err != nil {
+			return nil, err
+		}
+		c.listenToChanges()
 	}
-	if cfg.Random == nil {
-		cfg.Random = rand.Float64
-	}
-	if cfg.Hooks.Error == nil {
-		cfg.Hooks.Error = func(string, error) {}
-	}
-	return &Cache[V]{client: client, keys: keys, cfg: cfg}, nil
+	return c, nil
 }
 
-// Get returns the entry of key; ok is false if there is none. One round trip, which ends with ctx, or
-// after [MaxWait] if ctx has no deadline.
+// Close ends the local tier and what keeps it coherent; without one there is nothing to close. The Cache can still
+// be used, without its local tier.
+func (c *Cache[V]) Close() {
+	if c.local == nil || !c.closed.CompareAndSwap(false, true) {
+		return
+	}
+	c.tracker.close()
+	c.local.stop()
+}
+
+// Get returns the entry of key, or loads and stores it. One round trip for a hit; three, and the load, for a
+// miss. The error is load's own, as it is.
 //
-// A key is any string; braces, spaces and control bytes in it are safe.
-func (c *Cache[V]) Get(ctx context.Context, key string) (value V, ok bool, err error) {
-	ctx = c.wait.bounded(ctx)
-	value, ok, _, err = c.get(ctx, key)
-	return value, ok, err
-}
-
-// get also says whether the server answered, if only with an error.
-func (c *Cache[V]) get(ctx context.Context, key string) (value V, ok, answered bool, err error) {
-	b, err := c.client.Do(ctx, c.client.B().Get().Key(c.keys.Key(key)).Build()).AsBytes()
-	if valkey.IsValkeyNil(err) {
-		return value, false, true, nil
-	}
-	if err != nil {
-		_, answered = valkey.IsValkeyErr(err)
-		return value, false, answered, fmt.Errorf("cache: get: %w", err)
-	}
-	if value, err = decode[V](b); err != nil {
-		var zero V
-		return zero, false, true, fmt.Errorf("cache: get: %w", err)
-	}
-	return value, true, true, nil
-}
-
-// GetOrLoad returns the entry of key, or loads and stores it. One round trip for a hit, two and the
-// load for a miss. The error is load's own, as it is, and nothing is stored then.
+// All who miss a key at the same time, in all processes, wait for one load. It runs in a goroutine of its own,
+// with the values of the context of a caller, but not with its end: load's context ends after
+// Config.LoadTimeout. Whoever called has an answer or, when ctx ends, its error. No caller gets what was loaded
+// before an invalidation that had ended when it called.
 //
 // If the server can't be asked, or holds what is no V, the value is loaded all the same: Hooks.Error
-// hears of it. Looking up takes [MaxWait] at most, and at most half of the time that ctx leaves; load
-// gets ctx as it is; storing takes MaxWait at most, and is left out where the server did not answer.
-// Callers that miss at the same time load at the same time.
-func (c *Cache[V]) GetOrLoad(ctx context.Context, key string, load func(context.Context) (V, error)) (V, error) {
+// hears of it. Looking up takes [MaxWait] at most, and at most half of the time that ctx leaves.
+//
+// A key is any string; braces, spaces and control bytes in it are safe.
+func (c *Cache[V]) Get(ctx context.Context, key string, load func(context.Context) (V, error)) (V, error) {
+	var zero V
 	if load == nil {
-		var zero V
 		return zero, errors.New("cache: load is nil")
 	}
-	value, ok, answered := c.lookUp(ctx, key)
-	if ok {
-		return value, nil
+	if h := c.localHit(key); h != nil {
+		c.cfg.Hooks.Hit(key, Local)
+		if c.cfg.Audit > 0 && h.err == nil {
+			c.audit(ctx, key, load, h.value)
+		}
+		return h.value, h.err
 	}
-	value, err := load(ctx)
-	if err != nil || !answered {
-		return value, err
-	}
-	if err := c.Set(c.wait.storing(ctx), key, value); err != nil {
-		c.cfg.Hooks.Error("set", err)
-	}
-	return value, nil
+	return c.get(ctx, key, time.Time{}, load)
 }
 
-// lookUp is GetOrLoad's Get.
-func (c *Cache[V]) lookUp(ctx context.Context, key string) (value V, ok, answered bool) {
-	ctx, cancel := c.wait.looking(ctx)
-	defer cancel()
-	value, ok, answered, err := c.get(ctx, key)
-	if err != nil {
-		c.cfg.Hooks.Error("get", err)
+// get is Get without the local tier. Who arrived at a time gets nothing that is older; zero is now.
+func (c *Cache[V]) get(ctx context.Context, key string, arrived time.Time, load func(context.Context) (V, error)) (value V, err error) {
+	for {
+		before := c.localMark(key)
+		seen := c.look(ctx, key)
+		if seen.why != nil {
+			c.cfg.Hooks.Error("get", seen.why)
+		}
+		if seen.state == unanswered {
+			if h := c.localAny(key); h != nil {
+				c.cfg.Hooks.Hit(key, Local)
+				return h.value, h.err
+			}
+		}
+		switch {
+		case seen.state >= stale:
+			c.localPut(before, &seen)
+			if seen.state == stale || c.isEarly(&seen) {
+				was := seen // so that hits leave no garbage
+				c.refresh(ctx, key, load, &was)
+			}
+			if c.cfg.Audit > 0 && seen.err == nil {
+				c.audit(ctx, key, load, seen.value)
+			}
+			c.hit(key, &seen)
+			return seen.value, seen.err
+		case arrived.IsZero():
+			c.cfg.Hooks.Miss(key)
+			arrived = time.Now()
+		}
+		if err := ctx.Err(); err != nil {
+			return value, err
+		}
+		was := seen
+		f, joined, err := c.fly(ctx, key, load, &was)
+		if err != nil {
+			return value, err
+		}
+		if f.answers(arrived) {
+			if joined || f.waited {
+				c.cfg.Hooks.Waited(key, time.Since(arrived))
+			}
+			if f.stale {
+				c.cfg.Hooks.Stale(key, f.past)
+			}
+			return f.value, f.err
+		}
 	}
-	return value, ok, answered
 }
 
-// Set stores an entry. One round trip, which ends with ctx, or after [MaxWait] if ctx has no deadline.
+func (c *Cache[V]) hit(key string, s *sight[V]) {
+	c.cfg.Hooks.Hit(key, Server)
+	if s.state == stale {
+		c.cfg.Hooks.Stale(key, s.past)
+	}
+}
+
+// isEarly says whether to load an entry anew before its TTL ends: XFetch (Vattani, Chierichetti and
+// Lowenstein, VLDB 2015).
+func (c *Cache[V]) isEarly(s *sight[V]) bool {
+	if c.cfg.Early == 0 || s.err != nil {
+		return false
+	}
+	// Random is in [0, 1), and ln needs (0, 1].
+	return -c.cfg.Early*float64(s.took)*math.Log(1-c.cfg.Random()) >= float64(-s.past)
+}
+
+// Peek returns the entry of key and loads nothing; ok is false if there is none that could be served, or it is
+// remembered that there is no value. One round trip, which ends with ctx, or after [MaxWait].
+func (c *Cache[V]) Peek(ctx context.Context, key string) (value V, ok bool, err error) {
+	if h := c.localHit(key); h != nil {
+		c.cfg.Hooks.Hit(key, Local)
+		return h.value, h.err == nil, nil
+	}
+	before := c.localMark(key)
+	seen := c.look(ctx, key)
+	if seen.why != nil {
+		return value, false, seen.why
+	}
+	c.localPut(before, &seen)
+	if seen.state < stale || seen.err != nil {
+		c.cfg.Hooks.Miss(key)
+		return value, false, nil
+	}
+	c.hit(key, &seen)
+	return seen.value, true, nil
+}
+
+// Set stores an entry, whatever others are loading: what they load is not stored after it. It is for values
+// that did not come from the origin; after a change of the origin use [Cache.Delete] or [Cache.Write]. One
+// round trip, two with tags; it ends with ctx, or after [MaxWait].
 func (c *Cache[V]) Set(ctx context.Context, key string, value V) error {
-	text, err := encode(value)
+	gens, err := c.readTags(ctx, key)
+	if err != nil {
+		return err
+	}
+	text, err := c.encode(value, entry{kept: c.cfg.kept(), gens: gens})
 	if err != nil {
 		return fmt.Errorf("cache: set: %w", err)
 	}
-	ctx = c.wait.bounded(ctx)
-	set := c.client.B().Set().Key(c.keys.Key(key)).Value(text).Px(c.life()).Build()
-	if err := c.client.Do(ctx, set).Error(); err != nil {
+	life := milliseconds(c.cfg.life() + c.cfg.kept())
+	defer c.localDrop(key)
+	if err := c.exec(ctx, setScript, c.keys.of(key), text, life).Error(); err != nil {
 		return fmt.Errorf("cache: set: %w", err)
 	}
 	return nil
 }
 
-// Delete removes entries. Removing one that isn't there is no error. One round trip to each node that
-// has a key. It ends with ctx, or after [MaxWait] if ctx has no deadline.
-func (c *Cache[V]) Delete(ctx context.Context, keys ...string) error {
-	dels := make(valkey.Commands, len(keys))
-	for i, key := range keys {
-		dels[i] = c.client.B().Del().Key(c.keys.Key(key)).Build()
+// readTags returns the generations of a key's tags, and makes those that are missing.
+func (c *Cache[V]) readTags(ctx context.Context, key string) ([]string, error) {
+	tags, err := c.tagsOf(key)
+	if err != nil || len(tags) == 0 {
+		return nil, err
 	}
-	ctx = c.wait.bounded(ctx)
-	for _, reply := range c.client.DoMulti(ctx, dels...) {
+	return tagGens(c.execs(ctx, c.tagCalls(tags)))
+}
+
+// Delete removes entries: once it has returned nil, nobody gets what was loaded before, and nothing that was
+// loaded before is stored. Removing one that isn't there is no error. One round trip to each node that has
+// a key. It ends with ctx, or after [MaxWait] if ctx has no deadline.
+func (c *Cache[V]) Delete(ctx context.Context, keys ...string) error {
+	names, dels := make([]string, len(keys)), make(valkey.Commands, len(keys))
+	for i, key := range keys {
+		names[i] = c.keys.entries.Key(key)
+		dels[i] = c.client.B().Del().Key(names[i], c.keys.fills.Key(key)).Build()
+	}
+	defer c.localDrop(keys...)
+	return c.invalidate(ctx, "delete", dels, names)
+}
+
+// DeleteTags removes all entries of tags, as Delete does: the generation that they name is gone. One round trip
+// to each node that has a tag, however many entries there are.
+func (c *Cache[V]) DeleteTags(ctx context.Context, tags ...string) error {
+	names, dels := make([]string, len(tags)), make(valkey.Commands, len(tags))
+	for i, tag := range tags {
+		names[i] = c.keys.tags.Key(tag)
+		dels[i] = c.client.B().Del().Key(names[i]).Build()
+	}
+	defer c.localDropTags(tags...)
+	return c.invalidate(ctx, "delete tags", dels, names)
+}
+
+func (c *Cache[V]) invalidate(ctx context.Context, what string, dels valkey.Commands, names []string) error {
+	if len(dels) == 0 {
+		return nil
+	}
+	for _, del := range dels {
+		if err := c.breakerOf(del).Err(); err != nil {
+			return fmt.Errorf("cache: %s: the server is away: %w", what, err)
+		}
+	}
+	for i, reply := range c.client.DoMulti(c.wait.bounded(ctx), dels...) {
 		if err := reply.Error(); err != nil {
-			return fmt.Errorf("cache: delete: %w", err)
+			c.heard(ctx, names[i], err)
+			return fmt.Errorf("cache: %s: %w", what, err)
 		}
 	}
 	return nil
-}
-
-// life is the TTL less a random part of the jitter.
-func (c *Cache[V]) life() time.Duration {
-	if c.cfg.Jitter == 0 {
-		return c.cfg.TTL
-	}
-	cut := time.Duration(c.cfg.Random() * c.cfg.Jitter * float64(c.cfg.TTL))
-	return max(c.cfg.TTL-cut, time.Millisecond)
 }

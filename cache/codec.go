@@ -1,29 +1,99 @@
 package cache
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"fmt"
+)
 
-// encode returns the text of a value: bytes and strings as they are, anything else as JSON. V decides,
-// as it does in decode, not what lies in a V that is an interface.
-func encode[V any](value V) (string, error) {
-	switch p := any(&value).(type) {
-	case *string:
-		return *p, nil
-	case *[]byte:
-		return string(*p), nil // a copy: the command may outlive the call, whose context can end
-	}
-	b, err := json.Marshal(value)
-	return string(b), err
+// Codec turns values into bytes and back, as encoding/json does. It is used from any goroutine.
+type Codec interface {
+	// Marshal gets a value of the cache's type.
+	Marshal(value any) ([]byte, error)
+	// Unmarshal gets a pointer to one, and bytes that it may keep but not change.
+	Unmarshal(data []byte, value any) error
 }
 
-func decode[V any](b []byte) (value V, err error) {
+// Compressor makes bytes fewer and back again. It is used from any goroutine, and gives slices of its own.
+type Compressor interface {
+	Compress(data []byte) ([]byte, error)
+	// Decompress has to bound by itself what it makes of data that it did not compress.
+	Decompress(data []byte) ([]byte, error)
+}
+
+// marshal returns the bytes of a value: by the codec; else bytes and strings as they are, anything else as
+// JSON. V decides, as it does in unmarshaler, not what lies in a V that is an interface.
+func marshal[V any](codec Codec, value V) ([]byte, error) {
+	if codec != nil {
+		return codec.Marshal(value)
+	}
 	switch p := any(&value).(type) {
 	case *string:
-		*p = string(b)
-		return value, nil
+		return []byte(*p), nil
 	case *[]byte:
-		*p = b
-		return value, nil
+		return *p, nil
 	}
-	err = json.Unmarshal(b, &value)
-	return value, err
+	return json.Marshal(value)
+}
+
+// unmarshaler returns what turns bytes into a V. It is chosen once: finding out for each value would cost an
+// allocation.
+func unmarshaler[V any](codec Codec) func([]byte) (V, error) {
+	var bytes any = func(b []byte) ([]byte, error) { return b, nil }
+	var text any = func(b []byte) (string, error) { return string(b), nil }
+	if codec == nil {
+		if f, ok := bytes.(func([]byte) (V, error)); ok {
+			return f
+		}
+		if f, ok := text.(func([]byte) (V, error)); ok {
+			return f
+		}
+		return func(b []byte) (value V, err error) {
+			err = json.Unmarshal(b, &value)
+			return value, err
+		}
+	}
+	return func(b []byte) (value V, err error) {
+		err = codec.Unmarshal(b, &value)
+		return value, err
+	}
+}
+
+// encode returns the entry of a value.
+func (c *Cache[V]) encode(value V, e entry) (text string, err error) {
+	defer func() {
+		if p := recover(); p != nil { // a codec, a compressor or a MarshalJSON is not ours
+			err = fmt.Errorf("encoding panicked: %v", p)
+		}
+	}()
+	if e.body, err = marshal(c.cfg.Codec, value); err != nil {
+		return "", err
+	}
+	if c.cfg.Compressor != nil && len(e.body) >= c.cfg.MinCompress {
+		small, err := c.cfg.Compressor.Compress(e.body)
+		if err != nil {
+			return "", err
+		}
+		if len(small) < len(e.body) {
+			e.body, e.compressed = small, true
+		}
+	}
+	return e.text(), nil
+}
+
+func (c *Cache[V]) decode(e entry) (value V, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("decoding panicked: %v", p)
+		}
+	}()
+	body := e.body
+	if e.compressed {
+		if c.cfg.Compressor == nil {
+			return value, fmt.Errorf("%w: it is compressed, and Config.Compressor is nil", errForeign)
+		}
+		if body, err = c.cfg.Compressor.Decompress(body); err != nil {
+			return value, err
+		}
+	}
+	return c.unmarshal(body)
 }

@@ -1,18 +1,24 @@
 package cache
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/flatrate/flatrate/internal/key/keytable"
 )
 
 func TestKeyTable(t *testing.T) {
-	keys, err := keySpace("", "NAME")
+	keys, err := newKeySpace("", "NAME")
 	if err != nil {
 		t.Fatal(err)
 	}
-	keytable.Check(t, keys.Key("KEY"))
-	if got, want := keys.Key("KEY"), "fr:cache:NAME:{KEY}"; got != want {
-		t.Errorf("the layout is a public contract: %s, want %s", got, want)
+	got := append(keys.of("KEY"), keys.tags.Key("TAG"), keys.late)
+	keytable.Check(t, got...)
+	want := []string{
+		"fr:cache:NAME:{KEY}", "fr:cache:fill:NAME:{KEY}", "fr:cache:wait:NAME:{KEY}", "fr:cache:tag:NAME:{TAG}",
+		"fr:cache:late:NAME:{NAME}",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the layout is a public contract: %q, want %q", got, want)
 	}
 }

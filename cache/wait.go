@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// MaxWait is how long a call waits for the server at most: Get, Set and Delete where ctx has no
-// deadline, GetOrLoad always, since what ctx leaves is for load. A ctx that is cancelled during such a
+// MaxWait is how long a call waits for one answer of the server at most: Peek, Set and Delete where ctx has no
+// deadline, Get and GetMany always, since what ctx leaves is for load. A ctx that is cancelled during such a
 // wait does not shorten it.
 const MaxWait = time.Second
 
@@ -30,17 +30,19 @@ type waiting struct {
 func (w waiting) Value(key any) any { return w.values.Value(key) }
 
 // context returns one that ends after MaxWait, or up to an eighth earlier.
-func (p *patience) context(ctx context.Context) context.Context {
+func (p *patience) context(ctx context.Context, now time.Time) context.Context {
 	if ctx.Err() != nil {
 		return ctx
 	}
-	now := time.Now()
 	current := p.current.Load()
 	if current == nil || now.After(current.until) {
 		shared, cancel := context.WithTimeout(context.Background(), MaxWait)
 		context.AfterFunc(shared, cancel)
 		current = &period{shared, now.Add(MaxWait / 8)}
 		p.current.Store(current)
+	}
+	if ctx == context.Background() {
+		return current // it has no values
 	}
 	return waiting{current, ctx}
 }
@@ -50,17 +52,17 @@ func (p *patience) bounded(ctx context.Context) context.Context {
 	if _, limited := ctx.Deadline(); limited {
 		return ctx
 	}
-	return p.context(ctx)
+	return p.context(ctx, time.Now())
 }
 
-// looking is for GetOrLoad's first trip: at least half of the time that ctx leaves is for load.
-func (p *patience) looking(ctx context.Context) (context.Context, context.CancelFunc) {
+// looking is for the first trip of Get: at least half of the time that ctx leaves is for load.
+func (p *patience) looking(ctx context.Context, now time.Time) (context.Context, context.CancelFunc) {
 	if deadline, limited := ctx.Deadline(); limited {
-		if half := time.Until(deadline) / 2; half < MaxWait {
+		if half := deadline.Sub(now) / 2; half < MaxWait {
 			return context.WithTimeout(ctx, half)
 		}
 	}
-	return p.context(ctx), func() {}
+	return p.context(ctx, now), func() {}
 }
 
 // storing is for its second trip.
@@ -68,5 +70,5 @@ func (p *patience) storing(ctx context.Context) context.Context {
 	if deadline, limited := ctx.Deadline(); limited && time.Until(deadline) < MaxWait {
 		return ctx
 	}
-	return p.context(ctx)
+	return p.context(ctx, time.Now())
 }

@@ -28,6 +28,34 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"Types", types},
 		{"Interfaces", interfaces},
 		{"ForeignValues", foreignValues},
+		{"OneLoad", oneLoad},
+		{"Fence", fence},
+		{"Negative", negative},
+		{"RememberedErrors", rememberedErrors},
+		{"BadLoads", badLoads},
+		{"CallersGo", callersGo},
+		{"Takeover", takeover},
+		{"LongLoad", longLoad},
+		{"LongBatchAndWrite", longBatchAndWrite},
+		{"Late", late},
+		{"LateLoads", lateLoads},
+		{"Many", many},
+		{"ManyThousands", manyThousands},
+		{"ManyFail", manyFail},
+		{"ManyFence", manyFence},
+		{"ManyMeet", manyMeet},
+		{"ManyStale", manyStale},
+		{"Revalidate", revalidate},
+		{"FailedRefresh", failedRefresh},
+		{"StaleIfError", staleIfError},
+		{"Early", early},
+		{"Tags", tags},
+		{"LocalTier", localTier},
+		{"LocalEnds", localEnds},
+		{"LocalClosed", localClosed},
+		{"Write", write},
+		{"WriteAndLoad", writeAndLoad},
+		{"Audit", audit},
 		{"Model", model},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, env) })
@@ -61,15 +89,15 @@ func put[V any](t *testing.T, c *cache.Cache[V], key string, value V) {
 // want fails the test unless the entry of key is value.
 func want[V any](t *testing.T, c *cache.Cache[V], key string, value V) {
 	t.Helper()
-	if got, ok, err := c.Get(t.Context(), key); err != nil || !ok || !reflect.DeepEqual(got, value) {
-		t.Fatalf("Get(%.40q) = %+v, %v, %v; want %+v", key, got, ok, err, value)
+	if got, ok, err := c.Peek(t.Context(), key); err != nil || !ok || !reflect.DeepEqual(got, value) {
+		t.Fatalf("Peek(%.40q) = %+v, %v, %v; want %+v", key, got, ok, err, value)
 	}
 }
 
 func wantNone[V any](t *testing.T, c *cache.Cache[V], key string) {
 	t.Helper()
-	if got, ok, err := c.Get(t.Context(), key); err != nil || ok {
-		t.Fatalf("Get(%.40q) = %+v, %v, %v; want none", key, got, ok, err)
+	if got, ok, err := c.Peek(t.Context(), key); err != nil || ok {
+		t.Fatalf("Peek(%.40q) = %+v, %v, %v; want none", key, got, ok, err)
 	}
 }
 
@@ -100,7 +128,7 @@ func load(t *testing.T, env valkeytest.Env) {
 	c := newCache[user](t, env, cache.Config{})
 	broken, loads := errors.New("origin"), 0
 	get := func(value user, err error) (user, error) {
-		return c.GetOrLoad(t.Context(), "k", func(context.Context) (user, error) { loads++; return value, err })
+		return c.Get(t.Context(), "k", func(context.Context) (user, error) { loads++; return value, err })
 	}
 	if _, err := get(user{}, broken); err != broken { //nolint:errorlint // as it is, not wrapped
 		t.Fatalf("load's error: %v", err)
@@ -205,17 +233,17 @@ func interfaces(t *testing.T, env valkeytest.Env) {
 	put[any](t, c, "bytes", []byte("\x00\xff")) // JSON has none
 	want[any](t, c, "bytes", "AP8=")
 	for _, key := range []string{"loaded", "loaded"} {
-		got, err := c.GetOrLoad(t.Context(), key, func(context.Context) (any, error) { return nil, nil })
+		got, err := c.Get(t.Context(), key, func(context.Context) (any, error) { return nil, nil })
 		if err != nil || got != nil {
-			t.Errorf("GetOrLoad of nil: %v, %v", got, err)
+			t.Errorf("Get of nil: %v, %v", got, err)
 		}
 	}
-	if _, err := c.GetOrLoad(t.Context(), "none", nil); err == nil {
+	if _, err := c.Get(t.Context(), "none", nil); err == nil {
 		t.Error("a nil load is no error")
 	}
 }
 
-// foreignValues puts what is no entry in an entry's place: Get tells, GetOrLoad heals.
+// foreignValues puts what is no entry in an entry's place: Get tells, Get heals.
 func foreignValues(t *testing.T, env valkeytest.Env) {
 	for _, cmd := range [][]string{{"SET", "{"}, {"RPUSH", "x"}, {"SET", `["a list"]`}} {
 		prefix := valkeytest.Prefix(t)
@@ -228,12 +256,12 @@ func foreignValues(t *testing.T, env valkeytest.Env) {
 		if err := env.Client.Do(t.Context(), put).Error(); err != nil {
 			t.Fatal(err)
 		}
-		if got, ok, err := c.Get(t.Context(), "k"); err == nil || ok || got.Name != "" {
-			t.Errorf("%q: Get = %+v, %v, %v; want an error", cmd, got, ok, err)
+		if got, ok, err := c.Peek(t.Context(), "k"); err == nil || ok || got.Name != "" {
+			t.Errorf("%q: Peek = %+v, %v, %v; want an error", cmd, got, ok, err)
 		}
-		got, err := c.GetOrLoad(t.Context(), "k", func(context.Context) (user, error) { return user{Name: "ann"}, nil })
+		got, err := c.Get(t.Context(), "k", func(context.Context) (user, error) { return user{Name: "ann"}, nil })
 		if err != nil || got.Name != "ann" || !reflect.DeepEqual(heard, []string{"get"}) {
-			t.Errorf("%q: GetOrLoad = %+v, %v; heard %q", cmd, got, err, heard)
+			t.Errorf("%q: Get = %+v, %v; heard %q", cmd, got, err, heard)
 		}
 		want(t, c, "k", user{Name: "ann"})
 	}
@@ -259,17 +287,17 @@ func model(t *testing.T, env valkeytest.Env) {
 			}
 			delete(stored, key)
 		case 2:
-			got, found, err := c.Get(t.Context(), key)
+			got, found, err := c.Peek(t.Context(), key)
 			if err != nil || found != ok || got != had {
-				t.Fatalf("step %d: Get(%s) = %d, %v, %v; model: %d, %v", step, key, got, found, err, had, ok)
+				t.Fatalf("step %d: Peek(%s) = %d, %v, %v; model: %d, %v", step, key, got, found, err, had, ok)
 			}
 		default:
-			got, err := c.GetOrLoad(t.Context(), key, func(context.Context) (int, error) { return step, nil })
+			got, err := c.Get(t.Context(), key, func(context.Context) (int, error) { return step, nil })
 			if !ok {
 				stored[key] = step
 			}
 			if err != nil || got != stored[key] {
-				t.Fatalf("step %d: GetOrLoad(%s) = %d, %v; model: %d", step, key, got, err, stored[key])
+				t.Fatalf("step %d: Get(%s) = %d, %v; model: %d", step, key, got, err, stored[key])
 			}
 		}
 	}

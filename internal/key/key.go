@@ -54,6 +54,9 @@ func NewSpace(prefix, kind string, groups ...string) (Space, error) {
 // Key returns the key of name.
 func (s Space) Key(name string) string { return s.head + Escape(name) + "}" }
 
+// Head is what all keys of the space begin with, up to and with the brace.
+func (s Space) Head() string { return s.head }
+
 // Part returns a further key of name, in the same slot.
 func (s Space) Part(name, part string) string { return s.Key(name) + ":" + part }
 

@@ -111,6 +111,17 @@ func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
 	return nil
 }
 
+// ExtendAll gives leases a new time to live from now on, in one round trip to each node. Those that are no
+// longer their owner's stay as they are.
+func (s *Server) ExtendAll(ctx context.Context, leases []*Lease, ttl time.Duration) {
+	ms := strconv.FormatInt(ttl.Milliseconds(), 10)
+	calls := make([]script.Call, len(leases))
+	for i, l := range leases {
+		calls[i] = script.Call{Script: extend, Keys: []string{l.key}, Args: []string{l.token, ms}}
+	}
+	script.Multi(ctx, s.client, calls...)
+}
+
 // Drop gives the lease back; ok is false if it was no longer this owner's. It harms no other owner.
 func (l *Lease) Drop(ctx context.Context) (ok bool, err error) {
 	if !l.server.noDrop.Load() {

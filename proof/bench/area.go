@@ -13,6 +13,7 @@ var areas = []Area{
 	connectArea(),
 	lockArea(),
 	redlockArea(),
+	cacheArea(),
 	ratelimitArea(),
 	serveArea(),
 }

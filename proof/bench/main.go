@@ -14,9 +14,12 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+
+	"github.com/flatrate/flatrate/proof/crowd"
 )
 
 func main() {
+	crowd.Main()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := bench(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {

@@ -223,7 +223,7 @@ func caches(ctx context.Context, t *testing.T, client valkey.Client, c *checker)
 	call, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	key := strconv.Itoa(rand.IntN(20))
-	got, err := values.GetOrLoad(call, key, func(context.Context) (string, error) { return fmt.Sprint("value of ", key), nil })
+	got, err := values.Get(call, key, func(context.Context) (string, error) { return fmt.Sprint("value of ", key), nil })
 	if c.step(err) && got != "value of "+key {
 		c.wrong.Add(1)
 	}

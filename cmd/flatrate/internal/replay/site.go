@@ -120,7 +120,7 @@ func (v *visitors) session(ctx context.Context, who browser, now time.Time) erro
 func (v *visitors) page(ctx context.Context, entry usage.Entry) error {
 	v.counts.Lookups++
 	hit := true
-	_, err := v.pages.GetOrLoad(ctx, entry.Host+entry.Target, func(context.Context) (string, error) {
+	_, err := v.pages.Get(ctx, entry.Host+entry.Target, func(context.Context) (string, error) {
 		hit = false
 		return v.filler[:min(entry.Size, int64(len(v.filler)))], nil
 	})
