@@ -220,11 +220,7 @@ func (r *rule) result(now int64, s state, behind int64) LimitResult {
 	if s.left += behind; r.Algorithm == TokenBucket {
 		s.all -= behind * r.token
 	}
-	limit := r.Limit.Limit
-	if r.Algorithm == TokenBucket {
-		limit = r.Burst
-	}
-	one := LimitResult{Name: r.Name, Limit: limit, Remaining: s.left, ResetAfter: r.duration(s.all), RetryAfter: Never}
+	one := LimitResult{Name: r.Name, Limit: r.full(), Remaining: s.left, ResetAfter: r.duration(s.all), RetryAfter: Never}
 	one.Reset = time.UnixMilli(now).Add(one.ResetAfter)
 	if s.this >= 0 {
 		one.RetryAfter = r.duration(s.this)

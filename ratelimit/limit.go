@@ -150,15 +150,19 @@ func compile(l Limit) (rule, error) {
 	case Quota:
 		x, y = int64(l.Period), l.Offset.Milliseconds()
 	}
-	limit := l.Limit
-	if l.Algorithm == TokenBucket {
-		limit = r.Burst
-	}
-	r.args = []string{string(r.kind), strconv.FormatInt(limit, 10), strconv.FormatInt(x, 10), strconv.FormatInt(y, 10)}
+	r.args = []string{string(r.kind), strconv.FormatInt(r.full(), 10), strconv.FormatInt(x, 10), strconv.FormatInt(y, 10)}
 	if r.Name == "" {
 		r.Name = l.defaultName()
 	}
 	return r, nil
+}
+
+// full is how much there is if nothing is used.
+func (r *rule) full() int64 {
+	if r.Algorithm == TokenBucket {
+		return r.Burst
+	}
+	return r.Limit.Limit
 }
 
 // onlyItsFields says which field is out of its range, or belongs to another algorithm.
