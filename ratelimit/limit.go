@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -262,7 +263,8 @@ func gcd(a, b int64) int64 {
 }
 
 // shape is what identifies a counter beside the subject: how it counts, not how much. A limit of
-// another shape has another key, so that two windows never share a counter.
+// another shape has another key, so that two windows never share a counter. A bucket keeps no count but the time until
+// it is full, which says nothing to another rate or burst: so both belong to it.
 func (l Limit) shape() string {
 	switch l.Algorithm {
 	case Concurrency:
@@ -273,6 +275,8 @@ func (l Limit) shape() string {
 			s += "-" + short(l.Offset)
 		}
 		return s
+	case TokenBucket:
+		return fmt.Sprintf("b%d-%s-%d", l.Limit, short(l.Window), cmp.Or(l.Burst, l.Limit))
 	}
 	return string(kinds[l.Algorithm]) + short(l.Window)
 }

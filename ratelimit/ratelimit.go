@@ -13,8 +13,8 @@
 //	fr:rate:NAME:SHAPE:{SUBJECT}        string  the state of the limits, see below  when all is available again
 //	fr:rate:NAME:SHAPE:{SUBJECT}:held   zset    places of a Concurrency limit       with the last place
 //
-// SHAPE is how the limits count, not how much: a letter and a window for each ("w1m", "b1sqd"). A plan
-// without a name has no NAME and no colon behind it.
+// SHAPE is how the limits count, not how much: a letter and a window for each ("w1m", "s1hqd"), of a bucket its rate
+// and its burst too ("b10-1s-50"). A plan without a name has no NAME and no colon behind it.
 package ratelimit
 
 import (

@@ -161,6 +161,39 @@ func TestRememberedCosts(t *testing.T) {
 	}
 }
 
+// TestBucketsOfOneName: a plan that is changed while another version of it is in use gives none of them more than its
+// own bucket.
+func TestBucketsOfOneName(t *testing.T) {
+	s := valkeytest.Start(t)
+	for name, other := range map[string]ratelimit.Limit{
+		"rate":   {Limit: 1000, Window: 400 * 24 * time.Hour, Burst: 50},
+		"window": {Limit: 1, Window: 24 * time.Hour, Burst: 50},
+		"burst":  {Limit: 1, Window: 400 * 24 * time.Hour, Burst: 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			prefix := valkeytest.Prefix(t)
+			var versions []*ratelimit.Limiter
+			for _, limit := range []ratelimit.Limit{{Limit: 1, Window: 400 * 24 * time.Hour, Burst: 50}, other} {
+				limit.Algorithm = ratelimit.TokenBucket
+				versions = append(versions, newLimiter(t, s.Client(), ratelimit.Config{Prefix: prefix, Name: "plan", Timeout: 20 * time.Second, Limits: []ratelimit.Limit{limit}}))
+			}
+			var granted [2]int64
+			for range 20 {
+				for i, l := range versions {
+					r, err := l.AllowAtMost(t.Context(), "x", 50)
+					if err != nil {
+						t.Fatal(err)
+					}
+					granted[i] += r.Granted
+				}
+			}
+			if granted != [2]int64{50, other.Burst} {
+				t.Errorf("buckets of 50 and %d gave %d", other.Burst, granted)
+			}
+		})
+	}
+}
+
 // TestPlacesKeepAnExpiry: places that lost their expiry get one with the next denial, by whichever limit.
 func TestPlacesKeepAnExpiry(t *testing.T) {
 	s := valkeytest.Start(t)
