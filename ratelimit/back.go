@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/valkey-io/valkey-go"
 )
 
 // Refund gives back n of the units that r was granted, as when a request turned out to be cheaper. Units
@@ -26,8 +28,6 @@ func (l *Limiter) Refund(ctx context.Context, subject string, r Result, n int64)
 }
 
 func (l *Limiter) refund(ctx context.Context, subject string, n, at int64) error {
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
-	defer cancel()
 	keys := []string{l.keys.Key(subject)}
 	if l.places >= 0 {
 		keys = append(keys, keys[0]+heldPart)
@@ -35,29 +35,39 @@ func (l *Limiter) refund(ctx context.Context, subject string, n, at int64) error
 	if err := l.breaker(keys[0]).Err(); err != nil {
 		return err
 	}
-	_, _, err := l.exec(ctx, keys, "", []run{{n, -at}})
+	_, _, err := l.exec(ctx, l.until(), keys, "", []run{{n, -at}})
+	if err != nil && !isAnswer(err) {
+		return l.noAnswer(ctx, keys[0], err)
+	}
 	return err
 }
 
 // Reset forgets what a subject has used, and the places that it holds. One round trip. Units that other
 // processes have taken in batches stay theirs.
 func (l *Limiter) Reset(ctx context.Context, subject string) error {
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
-	defer cancel()
 	defer l.denials.forget(subject)
 	defer l.batches.forget(subject)
 	k := l.keys.Key(subject)
-	if err := l.breaker(k).Err(); err != nil {
-		return fmt.Errorf("ratelimit: reset: %w", err)
-	}
 	del := l.client.B().Del().Key(k)
 	if l.places >= 0 {
 		del = del.Key(k + heldPart)
 	}
-	if err := l.client.Do(ctx, del.Build()).Error(); err != nil {
+	if _, err := l.remove(ctx, k, del.Build()); err != nil {
 		return fmt.Errorf("ratelimit: reset: %w", err)
 	}
 	return nil
+}
+
+// remove sends a command that removes something of a key, and returns how much.
+func (l *Limiter) remove(ctx context.Context, key string, cmd valkey.Completed) (int64, error) {
+	if err := l.breaker(key).Err(); err != nil {
+		return 0, err
+	}
+	n, err := within(ctx, l.until(), func(ctx context.Context) (int64, error) { return l.client.Do(ctx, cmd).AsInt64() })
+	if err != nil && !isAnswer(err) {
+		return 0, l.noAnswer(ctx, key, err)
+	}
+	return n, err
 }
 
 // Release gives up the place that r got from a Concurrency limit; held is false if it had none, or has
@@ -69,13 +79,8 @@ func (l *Limiter) Release(ctx context.Context, subject string, r Result) (held b
 	if isLocal(r.token) {
 		return l.local.release(subject, r.token), nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
-	defer cancel()
 	key := l.keys.Key(subject) + heldPart
-	if err := l.breaker(key).Err(); err != nil {
-		return false, fmt.Errorf("ratelimit: release: %w", err)
-	}
-	n, err := l.client.Do(ctx, l.client.B().Zrem().Key(key).Member(r.token).Build()).AsInt64()
+	n, err := l.remove(ctx, key, l.client.B().Zrem().Key(key).Member(r.token).Build())
 	if err != nil {
 		return false, fmt.Errorf("ratelimit: release: %w", err)
 	}

@@ -37,7 +37,7 @@ for i = 1, #KEYS do
     if level < 0 then
       level = 0
     elseif level > full then
-      level, dirty = full, true -- the clock stepped back, or the burst is smaller now
+      level, dirty = full, true -- the clock stepped back
     end
   end
   local free, price = full - level, cost * unit

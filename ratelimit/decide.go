@@ -43,8 +43,8 @@ type answer struct {
 	err     error // what could not be decided on a full server
 }
 
-// exec sends runs to the server, one for each key, in one call.
-func (l *Limiter) exec(ctx context.Context, keys []string, token string, runs []run) (now int64, answers []answer, err error) {
+// exec sends runs to the server, one for each key, in one call that ends with ctx, and not later than until.
+func (l *Limiter) exec(ctx context.Context, until time.Time, keys []string, token string, runs []run) (now int64, answers []answer, err error) {
 	looks, asks := true, true
 	for _, r := range runs {
 		looks, asks = looks && r.count == 0, asks && r.count > 0
@@ -75,7 +75,9 @@ func (l *Limiter) exec(ctx context.Context, keys []string, token string, runs []
 	case fast != nil:
 		s = fast
 	}
-	reply, err := s.Exec(ctx, l.client, keys, args...).AsIntSlice()
+	reply, err := within(ctx, until, func(ctx context.Context) ([]int64, error) {
+		return s.Exec(ctx, l.client, keys, args...).AsIntSlice()
+	})
 	if err != nil {
 		return 0, nil, err
 	}
@@ -218,11 +220,7 @@ func (r *rule) result(now int64, s state, behind int64) LimitResult {
 	if s.left += behind; r.Algorithm == TokenBucket {
 		s.all -= behind * r.token
 	}
-	limit := r.Limit.Limit
-	if r.Algorithm == TokenBucket {
-		limit = r.Burst
-	}
-	one := LimitResult{Name: r.Name, Limit: limit, Remaining: s.left, ResetAfter: r.duration(s.all), RetryAfter: Never}
+	one := LimitResult{Name: r.Name, Limit: r.full(), Remaining: s.left, ResetAfter: r.duration(s.all), RetryAfter: Never}
 	one.Reset = time.UnixMilli(now).Add(one.ResetAfter)
 	if s.this >= 0 {
 		one.RetryAfter = r.duration(s.this)

@@ -160,7 +160,7 @@ local function load(i, value, pos, quiet)
     if b < 0 then
       b = 0
     elseif b > a then
-      b, dirty = a, true -- the clock stepped back, or the burst is smaller now
+      b, dirty = a, true -- the clock stepped back
     end
     A[i], B[i] = a, b
     left[i] = (a - b - (a - b) % y) / y
@@ -427,6 +427,11 @@ for item = 1, asked do
     end
     if granted or dirty then
       save(key)
+    end
+    for i = 1, granted and 0 or k do
+      if kinds[i] == 'c' and redis.call('PTTL', KEYS[2]) == -1 then -- so have the places
+        redis.call('PEXPIRE', KEYS[2], xs[i] + longer)
+      end
     end
   end
 end

@@ -8,8 +8,8 @@ import (
 
 const shardSubjects = 1024 // remembered in each shard, so 65,536 in all
 
-// denials are the subjects that the server has denied one unit until a time that is not over: nothing
-// that they ask for can be admitted before, but for a refund or a reset.
+// denials are the subjects that the server has denied one unit until a time that is not over: none can be admitted
+// before, but for a refund or a reset. When several can be, that time does not say.
 type denials struct {
 	most   time.Duration // zero remembers nothing
 	shards [shards]struct {

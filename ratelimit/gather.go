@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/valkey-io/valkey-go"
 )
@@ -28,6 +29,7 @@ type item struct {
 	answer answer // of the run that this item was part of
 	behind int64  // how many in the run were granted after this one
 	taken  int64  // of the extra units
+	full   bool   // the server had no memory to count
 	err    error
 }
 
@@ -133,18 +135,13 @@ func shardOf(key string) uint64 {
 func (l *Limiter) gather(ctx context.Context, it *item) error {
 	batch := l.gathered.collect(it, l.cluster.Load())
 	if len(batch) == 1 { // nobody else: the caller's own context counts
-		ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
-		defer cancel()
-		l.sendAll(ctx, batch)
+		l.sendAll(ctx, l.until(), batch)
 		<-it.done
 		return it.err
 	}
+	until := l.until()
 	for part := range slices.Chunk(batch, maxGathered) {
-		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), l.cfg.Timeout)
-			defer cancel()
-			l.sendAll(ctx, part)
-		}()
+		go l.sendAll(context.Background(), until, part)
 	}
 	select {
 	case <-it.done:
@@ -208,20 +205,21 @@ func merge(items []*item) *call {
 }
 
 // sendAll sends items in one call and tells each its answer, the one that it would have got in its turn.
-func (l *Limiter) sendAll(ctx context.Context, items []*item) {
+func (l *Limiter) sendAll(ctx context.Context, until time.Time, items []*item) {
 	c := merge(items)
-	now, answers, err := l.exec(ctx, c.keys, "", c.runs)
+	now, answers, err := l.exec(ctx, until, c.keys, "", c.runs)
+	full := isFull(err)
 	switch {
 	case isCrossSlot(err) && len(items) > 1:
 		l.cluster.Store(true)
-		l.sendApart(ctx, items)
+		l.sendApart(ctx, until, items)
 		return
-	case isFull(err):
-		now, answers, err = l.deny(ctx, c, err)
+	case full:
+		now, answers, err = l.deny(ctx, until, c, err)
 	}
 	for i, w := range c.whose {
 		for j, it := range w.callers {
-			it.now, it.err = now, err
+			it.now, it.err, it.full = now, err, full
 			switch {
 			case err != nil:
 			case w.part == 'x':
@@ -243,21 +241,21 @@ func (l *Limiter) sendAll(ctx context.Context, items []*item) {
 }
 
 // sendApart sends items in a call for each.
-func (l *Limiter) sendApart(ctx context.Context, items []*item) {
+func (l *Limiter) sendApart(ctx context.Context, until time.Time, items []*item) {
 	var all sync.WaitGroup
 	for i := range items {
-		all.Go(func() { l.sendAll(ctx, items[i:i+1]) })
+		all.Go(func() { l.sendAll(ctx, until, items[i:i+1]) })
 	}
 	all.Wait()
 }
 
 // deny answers for a full server what can be answered without writing: denials.
-func (l *Limiter) deny(ctx context.Context, c *call, full error) (now int64, answers []answer, err error) {
+func (l *Limiter) deny(ctx context.Context, until time.Time, c *call, full error) (now int64, answers []answer, err error) {
 	looks := make([]run, len(c.runs))
 	for i, r := range c.runs {
 		looks[i].cost = r.cost
 	}
-	now, answers, err = l.exec(ctx, c.keys, "", looks)
+	now, answers, err = l.exec(ctx, until, c.keys, "", looks)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -109,8 +109,9 @@ func TestShapes(t *testing.T) {
 	for want, limit := range map[string]Limit{
 		"w1m": {Limit: 1, Window: time.Minute}, "w90s": {Limit: 1, Window: 90 * time.Second}, "w1d": {Limit: 1, Window: 24 * time.Hour},
 		"w1500ms": {Limit: 1, Window: 1500 * time.Millisecond}, "s1h": {Algorithm: SlidingWindow, Limit: 1, Window: time.Hour},
-		"l1s": {Algorithm: SlidingLog, Limit: 1, Window: time.Second}, "b1s": {Algorithm: TokenBucket, Limit: 1, Window: time.Second},
-		"c": {Algorithm: Concurrency, Limit: 1}, "qd": {Algorithm: Quota, Limit: 1, Period: Day},
+		"l1s": {Algorithm: SlidingLog, Limit: 1, Window: time.Second}, "b7-1s-7": {Algorithm: TokenBucket, Limit: 7, Window: time.Second},
+		"b7-1m-50": {Algorithm: TokenBucket, Limit: 7, Window: time.Minute, Burst: 50},
+		"c":        {Algorithm: Concurrency, Limit: 1}, "qd": {Algorithm: Quota, Limit: 1, Period: Day},
 		"qw-1d": {Algorithm: Quota, Limit: 1, Period: Week, Offset: 24 * time.Hour}, "qm-90m": {Algorithm: Quota, Limit: 1, Period: Month, Offset: 90 * time.Minute},
 	} {
 		if _, err := compile(limit); err != nil {
@@ -130,7 +131,7 @@ func TestSlot(t *testing.T) {
 	if got := slot("{123456789}"); got != 12739 {
 		t.Error(got)
 	}
-	if got, same := slot("fr:rate:a:w1m:{user:1}"), slot("fr:rate:b:b1s:{user:1}:held"); got != same {
+	if got, same := slot("fr:rate:a:w1m:{user:1}"), slot("fr:rate:b:b1-1s-1c:{user:1}:held"); got != same {
 		t.Error(got, same)
 	}
 }

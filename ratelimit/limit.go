@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -150,15 +151,19 @@ func compile(l Limit) (rule, error) {
 	case Quota:
 		x, y = int64(l.Period), l.Offset.Milliseconds()
 	}
-	limit := l.Limit
-	if l.Algorithm == TokenBucket {
-		limit = r.Burst
-	}
-	r.args = []string{string(r.kind), strconv.FormatInt(limit, 10), strconv.FormatInt(x, 10), strconv.FormatInt(y, 10)}
+	r.args = []string{string(r.kind), strconv.FormatInt(r.full(), 10), strconv.FormatInt(x, 10), strconv.FormatInt(y, 10)}
 	if r.Name == "" {
 		r.Name = l.defaultName()
 	}
 	return r, nil
+}
+
+// full is how much there is if nothing is used.
+func (r *rule) full() int64 {
+	if r.Algorithm == TokenBucket {
+		return r.Burst
+	}
+	return r.Limit.Limit
 }
 
 // onlyItsFields says which field is out of its range, or belongs to another algorithm.
@@ -258,7 +263,8 @@ func gcd(a, b int64) int64 {
 }
 
 // shape is what identifies a counter beside the subject: how it counts, not how much. A limit of
-// another shape has another key, so that two windows never share a counter.
+// another shape has another key, so that two windows never share a counter. A bucket keeps no count but the time until
+// it is full, which says nothing to another rate or burst: so both belong to it.
 func (l Limit) shape() string {
 	switch l.Algorithm {
 	case Concurrency:
@@ -269,6 +275,8 @@ func (l Limit) shape() string {
 			s += "-" + short(l.Offset)
 		}
 		return s
+	case TokenBucket:
+		return fmt.Sprintf("b%d-%s-%d", l.Limit, short(l.Window), cmp.Or(l.Burst, l.Limit))
 	}
 	return string(kinds[l.Algorithm]) + short(l.Window)
 }

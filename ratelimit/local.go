@@ -14,7 +14,7 @@ const (
 )
 
 // localShares are what this process may admit by itself while the server is away: of each limit that has
-// OutageLocal its share, in windows that begin with the first request in them. Above so many subjects
+// OutageLocal its share, in windows that begin with the first request in them; the others are open. Above so many subjects
 // those that are new share one count, so that memory stays bounded and no limit is lifted.
 type localShares struct {
 	rules  []localRule
@@ -26,8 +26,10 @@ type localShares struct {
 type localRule struct {
 	name   string
 	share  int64
+	most   int64         // the largest cost that the limit ever admits
 	window time.Duration // or the lease of a place
 	places bool
+	open   bool // counts nothing
 }
 
 type localCount struct {
@@ -44,10 +46,10 @@ type localPlace struct {
 func (s *localShares) begin(processes int, rules []rule) {
 	s.counts = map[string][]localCount{}
 	for _, r := range rules {
+		one := localRule{name: r.Name, share: r.Limit.Limit / int64(max(1, processes)), most: r.most, window: r.Window}
 		if r.Outage != OutageLocal {
-			continue
+			one.share, one.open = r.full(), true
 		}
-		one := localRule{name: r.Name, share: r.Limit.Limit / int64(max(1, processes)), window: r.Window}
 		switch r.Algorithm {
 		case Concurrency:
 			one.window, one.places = r.Lease, true
@@ -65,9 +67,12 @@ func (s *localShares) decide(subject string, cost, count int64) Result {
 	defer s.mu.Unlock()
 	counts := s.find(subject, now)
 	n := count
-	for i := range s.rules {
-		counts[i].refresh(now, s.rules[i].window)
-		if left := counts[i].left(s.rules[i]); s.rules[i].places {
+	for i, rule := range s.rules {
+		if rule.open {
+			continue
+		}
+		counts[i].refresh(now, rule.window)
+		if left := counts[i].left(rule); rule.places {
 			n = min(n, left*count) // a place, whatever the cost
 		} else {
 			n = min(n, left/cost)
@@ -86,6 +91,9 @@ func (s *localShares) decide(subject string, cost, count int64) Result {
 
 func (s *localShares) charge(counts []localCount, now time.Time, units int64) (token string) {
 	for i, rule := range s.rules {
+		if rule.open {
+			continue
+		}
 		if rule.places {
 			token = localToken + rand.Text()
 			counts[i].places = append(counts[i].places, localPlace{token, now.Add(rule.window)})
@@ -108,10 +116,12 @@ func (s *localShares) say(r *Result, counts []localCount, now time.Time, cost, c
 		if rule.places {
 			need = 1
 		}
-		if !r.Allowed || count == 0 {
+		if !rule.open && (!r.Allowed || count == 0) {
 			switch {
-			case rule.share == 0 || need > rule.share:
+			case need > rule.most:
 				one.RetryAfter = Never
+			case need > rule.share: // the server may admit it
+				one.RetryAfter = closedRetry
 			case need > left:
 				one.RetryAfter = counts[i].next(now)
 			}

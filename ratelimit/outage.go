@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -22,7 +23,7 @@ func (l *Limiter) newBreakers() {
 	l.breakers = make([]breaker.Breaker, n)
 	for i := range l.breakers {
 		b := &l.breakers[i]
-		b.Opened, b.Closed = l.cfg.Hooks.Down, l.cfg.Hooks.Up
+		b.Opened, b.Closed, b.Timeout = l.cfg.Hooks.Down, l.cfg.Hooks.Up, l.cfg.Timeout
 	}
 }
 
@@ -40,11 +41,65 @@ func (l *Limiter) breaker(key string) *breaker.Breaker {
 func (l *Limiter) probe(key string) breaker.Probe {
 	return func(ctx context.Context) error {
 		err := l.client.Do(ctx, l.client.B().Exists().Key(key).Build()).Error()
-		if _, answered := valkey.IsValkeyErr(err); answered {
+		if isAnswer(err) {
 			return nil
 		}
 		return err
 	}
+}
+
+// within calls f and waits for it until ctx ends or until is over, whichever is first. f gets a context that ends only
+// then: a client closes the connection, which others use too, where a deadline passes. And it need not end with its
+// context, as a client does not while it waits for the connection that another call is making.
+func within[T any](ctx context.Context, until time.Time, f func(context.Context) (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	own, cancel := context.WithDeadline(context.WithoutCancel(ctx), until)
+	done := make(chan result, 1)
+	go func() {
+		value, err := f(own)
+		done <- result{value, err}
+		cancel()
+	}()
+	var none T
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		return none, ctx.Err()
+	case <-own.Done():
+	}
+	select {
+	case r := <-done: // it was first
+		return r.value, r.err
+	default:
+		return none, own.Err()
+	}
+}
+
+// until is when a call that begins now has to have ended.
+func (l *Limiter) until() time.Time { return time.Now().Add(l.cfg.Timeout) }
+
+// noAnswer tells the breaker of a key why a call was not answered. The error is what the caller is told.
+func (l *Limiter) noAnswer(ctx context.Context, key string, err error) error {
+	away := l.breaker(key)
+	if ctx.Err() != nil { // the caller has gone: that says nothing about the server
+		away.Suspect(l.probe(key))
+		return ctx.Err()
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no answer within %v: %w", l.cfg.Timeout, err)
+	}
+	away.Open(err, l.probe(key))
+	return err
+}
+
+// isAnswer says whether an error is what the server has answered.
+func isAnswer(err error) bool {
+	_, answered := valkey.IsValkeyErr(err)
+	return answered || errors.Is(err, errReply)
 }
 
 // slot is that of a key with a hash tag: CRC16 (XMODEM) of the tag.

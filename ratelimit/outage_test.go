@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flatrate/flatrate"
 	"github.com/flatrate/flatrate/ratelimit"
 	"github.com/flatrate/flatrate/valkeytest"
 	"github.com/valkey-io/valkey-go"
@@ -129,8 +130,54 @@ func TestOutageLocalPlaces(t *testing.T) {
 		}
 	}
 	none := newLimiter(t, s.Client(), ratelimit.Config{Limits: []ratelimit.Limit{places}, Outage: ratelimit.OutageLocal, Processes: 7})
-	if r, err := none.Allow(t.Context(), "s"); err != nil || r.Allowed || r.RetryAfter != ratelimit.Never {
+	if r, err := none.Allow(t.Context(), "s"); err != nil || r.Allowed || r.RetryAfter != time.Second {
 		t.Errorf("a share of less than one: %+v, %v", r, err)
+	}
+}
+
+// TestOutageLocalNever: what is above the share, but not above the limit, may be admitted by the server when it is back.
+func TestOutageLocalNever(t *testing.T) {
+	s := valkeytest.Start(t)
+	l := newLimiter(t, s.Client(), ratelimit.Config{
+		Outage: ratelimit.OutageLocal, Processes: 4, Limits: []ratelimit.Limit{{Limit: 100, Window: time.Hour}},
+	})
+	s.Kill()
+	for n, want := range map[int64]time.Duration{50: time.Second, 100: time.Second, 101: ratelimit.Never} {
+		if r, err := l.AllowN(t.Context(), "x", n); err != nil || r.Mode != ratelimit.ModeLocal || r.Allowed || r.RetryAfter != want {
+			t.Errorf("%d of 100: %+v, %v, want RetryAfter %v", n, r, err, want)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := l.Wait(ctx, "x", 50); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Wait for 50 of 100: %v", err)
+	}
+	if _, err := l.Wait(t.Context(), "x", 101); !errors.Is(err, ratelimit.ErrNever) {
+		t.Errorf("Wait for 101 of 100: %v", err)
+	}
+}
+
+// TestOutageLocalLimits: a result has all limits in their order, those too that are open meanwhile.
+func TestOutageLocalLimits(t *testing.T) {
+	s := valkeytest.Start(t)
+	l := newLimiter(t, s.Client(), ratelimit.Config{Processes: 1, Limits: []ratelimit.Limit{
+		{Name: "open", Limit: 4, Window: time.Hour, Outage: ratelimit.OutageOpen},
+		{Name: "local", Limit: 10, Window: time.Hour, Outage: ratelimit.OutageLocal},
+		{Name: "open bucket", Algorithm: ratelimit.TokenBucket, Limit: 3, Window: time.Hour, Burst: 5, Outage: ratelimit.OutageOpen},
+	}})
+	s.Kill()
+	for i, left := range []int64{4, 4} {
+		r, err := l.AllowN(t.Context(), "x", 6)
+		if err != nil || r.Mode != ratelimit.ModeLocal || r.Allowed != (i == 0) || r.Name != "local" || r.Remaining != left {
+			t.Fatalf("%+v %v", r, err)
+		}
+		all := r.Limits()
+		if len(all) != 3 || all[0].Name != "open" || all[1].Name != "local" || all[2].Name != "open bucket" {
+			t.Fatalf("%+v", all)
+		}
+		if all[0].Remaining != 4 || all[1].Remaining != left || all[2].Remaining != 5 || all[0].RetryAfter != 0 || all[2].RetryAfter != 0 {
+			t.Errorf("%+v", all)
+		}
 	}
 }
 
@@ -138,7 +185,7 @@ func TestOutageLocalPlaces(t *testing.T) {
 // one where it does not.
 func TestImpatientCallers(t *testing.T) {
 	s := valkeytest.Start(t)
-	l := newLimiter(t, s.Client(), ratelimit.Config{Limits: []ratelimit.Limit{window}, Outage: ratelimit.OutageOpen, Timeout: time.Minute})
+	l := newLimiter(t, s.Client(), ratelimit.Config{Limits: []ratelimit.Limit{window}, Outage: ratelimit.OutageOpen, Timeout: 2 * time.Second})
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	if r, err := l.Allow(gone, "s"); r.Allowed || !errors.Is(err, context.Canceled) {
@@ -154,6 +201,211 @@ func TestImpatientCallers(t *testing.T) {
 		}
 		return r.Mode == ratelimit.ModeOpen
 	})
+}
+
+// late is a context whose deadline passes before its Err says so, as that of every context with a deadline
+// does for a moment: Err waits for a timer and a goroutine.
+type late struct {
+	context.Context
+	deadline time.Time
+}
+
+func (c late) Deadline() (time.Time, bool) { return c.deadline, true }
+
+// TestShortDeadlines: neither what the client makes of a caller's deadline, nor the connection that it would close for
+// that, is anything that others notice.
+func TestShortDeadlines(t *testing.T) {
+	s := valkeytest.StartWith(t, valkeytest.Config{TCP: true})
+	client, err := valkey.NewClient(valkey.ClientOption{InitAddress: []string{slowProxy(t, s.Addr)}, ForceSingleClient: true, DisableCache: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	var down atomic.Int64
+	l := newLimiter(t, client, ratelimit.Config{
+		Timeout: 20 * time.Second, Limits: []ratelimit.Limit{{Limit: 1000, Window: time.Hour}}, Outage: ratelimit.OutageOpen,
+		Hooks: ratelimit.Hooks{Down: func(error) { down.Add(1) }},
+	})
+	if _, err := l.Allow(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		var all sync.WaitGroup
+		all.Go(func() { _, _ = l.Allow(late{t.Context(), time.Now().Add(5 * time.Millisecond)}, "x") })
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+			defer cancel()
+			if r, err := l.Peek(ctx, "x"); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%+v, %v", r, err)
+			}
+		})
+		all.Go(func() {
+			time.Sleep(time.Millisecond) // beside the call that is under way; without it the test could only pass
+			if r, err := l.Peek(t.Context(), "y"); err != nil || r.Mode != ratelimit.ModeServer {
+				t.Errorf("another caller: %+v, %v", r, err)
+			}
+		})
+		all.Wait()
+	}
+	if n := down.Load(); n > 0 {
+		t.Errorf("the server counted as away %d times", n)
+	}
+}
+
+// slowProxy returns the address of a proxy that keeps what is sent to the server for 30 ms.
+func slowProxy(t *testing.T, addr string) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", addr)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(client, server); _ = client.Close() }()
+			go func() {
+				defer func() { _ = server.Close() }()
+				buffer := make([]byte, 64<<10)
+				for {
+					n, err := client.Read(buffer)
+					if err != nil {
+						return
+					}
+					time.Sleep(30 * time.Millisecond)
+					if _, err := server.Write(buffer[:n]); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// TestTimeoutWhileConnecting: a client lets a call wait for the connection that another call is making, and looks at no
+// context meanwhile. No call of a limiter waits for longer than its Timeout for that.
+func TestTimeoutWhileConnecting(t *testing.T) {
+	for name, call := range map[string]func(*ratelimit.Limiter, ratelimit.Result) error{
+		"Allow":  func(l *ratelimit.Limiter, _ ratelimit.Result) error { _, err := l.Allow(t.Context(), "x"); return err },
+		"Peek":   func(l *ratelimit.Limiter, _ ratelimit.Result) error { _, err := l.Peek(t.Context(), "x"); return err },
+		"Refund": func(l *ratelimit.Limiter, r ratelimit.Result) error { return l.Refund(t.Context(), "x", r, 1) },
+		"Reset":  func(l *ratelimit.Limiter, _ ratelimit.Result) error { return l.Reset(t.Context(), "x") },
+		"Release": func(l *ratelimit.Limiter, r ratelimit.Result) error {
+			_, err := l.Release(t.Context(), "x", r)
+			return err
+		},
+		"several": func(l *ratelimit.Limiter, _ ratelimit.Result) error {
+			var all sync.WaitGroup
+			var failed atomic.Int64
+			for range 50 {
+				all.Go(func() {
+					if _, err := l.Allow(t.Context(), "x"); err != nil {
+						failed.Add(1)
+					}
+				})
+			}
+			all.Wait()
+			if failed.Load() != 50 {
+				return nil
+			}
+			return errors.New("all")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := valkeytest.StartWith(t, valkeytest.Config{TCP: true})
+			client, err := flatrate.Connect(t.Context(), "valkey://"+s.Addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			down := make(chan error, 1)
+			limits := []ratelimit.Limit{{Limit: 100, Window: time.Hour}}
+			if name == "Release" {
+				limits = append(limits, places)
+			}
+			l := newLimiter(t, client, ratelimit.Config{Limits: limits, Hooks: ratelimit.Hooks{Down: func(err error) { down <- err }}})
+			var first ratelimit.Result
+			eventually(t, "an answer", func() bool { first, err = l.Allow(t.Context(), "x"); return err == nil })
+			select {
+			case <-down: // a slow machine
+				eventually(t, "an answer again", func() bool { _, err := l.Peek(t.Context(), "x"); return err == nil })
+			default:
+			}
+			s.Pause()
+			defer s.Resume()
+			for i := range 8 { // all connections break
+				short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+				client.Do(short, client.B().Get().Key(fmt.Sprint(i)).Build())
+				cancel()
+			}
+			for i := range 8 { // a cache asks, without a deadline
+				go client.Do(t.Context(), client.B().Get().Key(fmt.Sprint(i)).Build())
+			}
+			time.Sleep(50 * time.Millisecond) // they are connecting; without it the test could only pass
+			done := make(chan error, 1)
+			go func() { done <- call(l, first) }()
+			select {
+			case err := <-done:
+				if err == nil {
+					t.Error("a server that hangs has answered")
+				}
+			case <-time.After(2 * time.Second):
+				t.Fatal("a call with a Timeout of 40 ms goes on for over 2 s")
+			}
+			select {
+			case <-down:
+			case <-time.After(10 * time.Second):
+				t.Error("the server does not count as away")
+			}
+		})
+	}
+}
+
+// TestErrorsAreReported: while the server answers with errors, limits hold as Outage says; Hooks.Down says that it is
+// so, Hooks.Up when the server has decided again, and calls go on to it all the time.
+func TestErrorsAreReported(t *testing.T) {
+	s := valkeytest.Start(t)
+	var down, up atomic.Int64
+	l := newLimiter(t, s.Client(), ratelimit.Config{
+		Outage: ratelimit.OutageOpen, Limits: []ratelimit.Limit{{Limit: 1, Window: time.Hour}}, Timeout: 20 * time.Second,
+		Hooks: ratelimit.Hooks{Down: func(error) { down.Add(1) }, Up: func() { up.Add(1) }},
+	})
+	set := func(rights ...string) {
+		t.Helper()
+		c := s.Client()
+		if err := c.Do(t.Context(), c.B().Arbitrary("ACL", "SETUSER", "default").Args(rights...).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := int64(1); i < 4; i++ {
+		set("-evalsha", "-eval")
+		for range 10 {
+			if r, err := l.Allow(t.Context(), "x"); err != nil || r.Mode != ratelimit.ModeOpen {
+				t.Fatalf("%+v %v", r, err)
+			}
+		}
+		if down.Load() != i || up.Load() != i-1 {
+			t.Errorf("round %d: down %d times, up %d times", i, down.Load(), up.Load())
+		}
+		set("+@all")
+		for range 10 {
+			if r, err := l.Allow(t.Context(), "x"); err != nil || r.Mode != ratelimit.ModeServer {
+				t.Fatalf("%+v %v", r, err)
+			}
+		}
+		if down.Load() != i || up.Load() != i {
+			t.Errorf("round %d: down %d times, up %d times", i, down.Load(), up.Load())
+		}
+	}
 }
 
 // cutting is a proxy that cuts the connection as soon as a script is called, before or after the server
@@ -247,8 +499,10 @@ func TestNothingIsReplayed(t *testing.T) {
 // TestFullServer: a server without memory for writes still denies, and its error is none of an outage.
 func TestFullServer(t *testing.T) {
 	s := valkeytest.Start(t)
-	l := newLimiter(t, s.Client(), ratelimit.Config{Limits: []ratelimit.Limit{window}, Timeout: 20 * time.Second})
-	p := newLimiter(t, s.Client(), ratelimit.Config{Limits: []ratelimit.Limit{window, places}, Timeout: 20 * time.Second})
+	var down, up atomic.Int64
+	hooks := ratelimit.Hooks{Down: func(error) { down.Add(1) }, Up: func() { up.Add(1) }}
+	l := newLimiter(t, s.Client(), ratelimit.Config{Limits: []ratelimit.Limit{window}, Timeout: 20 * time.Second, Hooks: hooks})
+	p := newLimiter(t, s.Client(), ratelimit.Config{Limits: []ratelimit.Limit{window, places}, Timeout: 20 * time.Second, Hooks: hooks})
 	for _, l := range []*ratelimit.Limiter{l, p} {
 		if r, err := l.AllowN(t.Context(), "s", 12); err != nil || !r.Allowed {
 			t.Fatal(r, err)
@@ -280,6 +534,28 @@ func TestFullServer(t *testing.T) {
 		})
 	}
 	all.Wait()
+	// Denials and looks don't say that it is over: each of the two limiters is down once.
+	for range 2 {
+		for _, l := range []*ratelimit.Limiter{l, p} {
+			_, _ = l.Allow(t.Context(), "s")
+			_, _ = l.Peek(t.Context(), "s")
+		}
+		if down.Load() != 2 || up.Load() != 0 {
+			t.Fatalf("down %d times, up %d times", down.Load(), up.Load())
+		}
+	}
+	set = s.Client().B().Arbitrary("CONFIG", "SET", "maxmemory", "0").Build()
+	if err := s.Client().Do(t.Context(), set).Error(); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []*ratelimit.Limiter{l, p} {
+		if r, err := l.Allow(t.Context(), "s"); err != nil || r.Allowed {
+			t.Errorf("%+v, %v", r, err)
+		}
+	}
+	if down.Load() != 2 || up.Load() != 2 {
+		t.Errorf("down %d times, up %d times", down.Load(), up.Load())
+	}
 }
 
 // TestCrossSlot uses a client that does not know that its server is a cluster's: callers of different

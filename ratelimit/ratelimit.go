@@ -13,8 +13,8 @@
 //	fr:rate:NAME:SHAPE:{SUBJECT}        string  the state of the limits, see below  when all is available again
 //	fr:rate:NAME:SHAPE:{SUBJECT}:held   zset    places of a Concurrency limit       with the last place
 //
-// SHAPE is how the limits count, not how much: a letter and a window for each ("w1m", "b1sqd"). A plan
-// without a name has no NAME and no colon behind it.
+// SHAPE is how the limits count, not how much: a letter and a window for each ("w1m", "s1hqd"), of a bucket its rate
+// and its burst too ("b10-1s-50"). A plan without a name has no NAME and no colon behind it.
 package ratelimit
 
 import (
@@ -71,9 +71,11 @@ type Config struct {
 
 // Hooks are optional funcs, called from any goroutine. They should return soon.
 type Hooks struct {
-	// Down is called when the server counts as away: after err, and until Up, decisions are made without it.
+	// Down is called when the server counts as away, or answers with an error: after err, and until Up, decisions are
+	// made without it.
 	Down func(err error)
-	// Up is called when it has answered again, or when nobody has asked for a minute.
+	// Up is called when it has answered again, or when nobody has asked for a minute; after an error that it has
+	// answered with, when it has decided again.
 	Up func()
 }
 
@@ -172,12 +174,18 @@ func (l *Limiter) Allow(ctx context.Context, subject string) (Result, error) {
 // AllowN asks for n units, all or none. One round trip. n is from 1 to [MaxLimit]; above a limit or a
 // burst it is denied for ever, and RetryAfter is [Never].
 func (l *Limiter) AllowN(ctx context.Context, subject string, n int64) (Result, error) {
+	if err := costError(n); err != nil {
+		return Result{}, err
+	}
 	return l.ask(ctx, subject, n, 1)
 }
 
 // AllowAtMost asks for as many units as there are, up to n: Result.Granted says how many, and only those
-// are charged. It is allowed if that is one or more. One round trip.
+// are charged. It is allowed if that is one or more. n is from 1 to [MaxLimit]. One round trip.
 func (l *Limiter) AllowAtMost(ctx context.Context, subject string, n int64) (Result, error) {
+	if err := costError(n); err != nil {
+		return Result{}, err
+	}
 	return l.ask(ctx, subject, 1, n)
 }
 

@@ -100,8 +100,8 @@ const (
 	OutageOpen
 	// OutageClosed denies everything.
 	OutageClosed
-	// OutageLocal admits this process's share: Limit (or Burst) / Config.Processes, in windows of this
-	// process's own.
+	// OutageLocal admits this process's share: Limit / Config.Processes, in windows of this process's own. A cost
+	// above it is denied, RetryAfter a second.
 	OutageLocal
 )
 

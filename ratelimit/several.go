@@ -28,14 +28,14 @@ func AllowAll(ctx context.Context, asks ...Ask) (results []Result, allowed bool,
 		if a.Limiter == nil {
 			return nil, false, fmt.Errorf("ratelimit: Ask %d has no Limiter", i)
 		}
+		if a.Cost < 0 || a.Cost > MaxLimit {
+			return nil, false, fmt.Errorf("ratelimit: Ask %d costs %d, not 0 to %d", i, a.Cost, int64(MaxLimit))
+		}
 	}
 	results = make([]Result, len(asks))
 	errs := make([]error, len(asks))
 	each(asks, func(i int, a Ask) {
 		results[i], errs[i] = a.Limiter.AllowN(ctx, a.Subject, max(1, a.Cost))
-		if a.Cost < 0 {
-			results[i], errs[i] = Result{}, fmt.Errorf("ratelimit: Ask %d costs %d", i, a.Cost)
-		}
 	})
 	allowed = true
 	for i := range results {

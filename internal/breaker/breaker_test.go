@@ -102,7 +102,7 @@ func TestSuspicion(t *testing.T) {
 		for range 10 {
 			b.Suspect(s.probe)
 		}
-		time.Sleep(probeTimeout - time.Millisecond)
+		time.Sleep(leastTimeout - time.Millisecond)
 		if b.Err() != nil || s.probes.Load() != 2 {
 			t.Fatalf("nothing is known yet: %v after %d probes", b.Err(), s.probes.Load())
 		}
@@ -140,5 +140,101 @@ func TestNobodyIsAskedForEver(t *testing.T) {
 		if s.probes.Load() > n+1 {
 			t.Errorf("%d probes for nobody", s.probes.Load()-n)
 		}
+	})
+}
+
+// TestAProbeThatDoesNotEndWithItsContext: a suspicion is settled in time, by one probe, and so is the outage.
+func TestAProbeThatDoesNotEndWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s server
+		b := s.breaker()
+		var deaf Probe = func(context.Context) error {
+			s.probes.Add(1)
+			time.Sleep(5 * time.Second)
+			return nil
+		}
+		for range 10 {
+			b.Suspect(deaf)
+		}
+		time.Sleep(leastTimeout + time.Millisecond)
+		if b.Err() == nil || s.probes.Load() != 2 {
+			t.Fatalf("%v after %d probes, one of the suspicion and one of the outage", b.Err(), s.probes.Load())
+		}
+		time.Sleep(6 * time.Second)
+		if b.Err() != nil || s.probes.Load() != 2 || s.opened.Load() != 1 || s.closed.Load() != 1 {
+			t.Errorf("%v after %d probes, opened %d times, closed %d times", b.Err(), s.probes.Load(), s.opened.Load(), s.closed.Load())
+		}
+	})
+}
+
+// TestAProbeWaitsAsLongAsACall: a server that answers calls in their time answers probes too.
+func TestAProbeWaitsAsLongAsACall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s server
+		b := s.breaker()
+		b.Timeout = 2 * time.Second
+		slow := func(ctx context.Context) error {
+			s.probes.Add(1)
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(time.Second):
+				return nil
+			}
+		}
+		b.Suspect(slow)
+		time.Sleep(3 * time.Second)
+		if b.Err() != nil || s.opened.Load() != 0 {
+			t.Fatalf("a server that is slow: %v", b.Err())
+		}
+		b.Open(errAway, slow)
+		time.Sleep(3 * time.Second)
+		if b.Err() != nil || s.probes.Load() != 2 {
+			t.Errorf("%v after %d probes", b.Err(), s.probes.Load())
+		}
+	})
+}
+
+// TestRefused: errors that the server answers with are reported in turn with its answers, and keep no call from it.
+func TestRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s server
+		b := s.breaker()
+		said := func(opened, closed int64) {
+			t.Helper()
+			if s.opened.Load() != opened || s.closed.Load() != closed {
+				t.Fatalf("opened %d times, closed %d times, want %d and %d", s.opened.Load(), s.closed.Load(), opened, closed)
+			}
+		}
+		b.Answered()
+		said(0, 0)
+		for range 3 {
+			b.Refuse(errAway)
+			if b.Err() != nil {
+				t.Fatal("calls are kept from a server that answers")
+			}
+		}
+		said(1, 0)
+		for range 3 {
+			b.Answered()
+		}
+		said(1, 1)
+		// A server that refuses, and then does not answer: one outage.
+		b.Refuse(errAway)
+		s.away.Store(true)
+		b.Open(errAway, s.probe)
+		time.Sleep(time.Second)
+		b.Refuse(errAway)
+		b.Answered()
+		if b.Err() == nil {
+			t.Fatal("the server is away")
+		}
+		said(2, 1)
+		s.away.Store(false)
+		time.Sleep(time.Second)
+		if b.Err() != nil {
+			t.Fatal("the server is back")
+		}
+		said(2, 2)
 	})
 }

@@ -62,7 +62,7 @@ function compile(l) {
   const ticks = whole('the numerator of the rate', l.limit / common, 1, 1e9)
   const unit = window / common
   if (burst > most / unit || (burst * unit) / ticks > longest) throw new RangeError(`burst is ${burst}: too much beside the rate`)
-  return { shape, ticks, args: ['b', burst, ticks, unit] }
+  return { shape: `b${l.limit}-${short(window)}-${burst}`, ticks, args: ['b', burst, ticks, unit] }
 }
 
 export class RateLimiter {

@@ -174,6 +174,7 @@ final class RateLimiter
             if ($burst > intdiv(self::MOST, $unit) || intdiv($burst * $unit, $ticks) > self::LONGEST) {
                 throw new \ValueError("burst is $burst: too much beside the rate");
             }
+            $compiled['shape'] = "b$limit-" . self::short($window) . "-$burst";
             $compiled['ticks'] = $ticks;
             $compiled['args'] = ['b', $burst, $ticks, $unit];
         }

@@ -84,6 +84,7 @@ class _Limit:
             burst = _whole("burst", spec.get("burst", limit), 1, _MOST)
             if burst > _MOST // unit or burst * unit // self.ticks > _LONGEST:
                 raise ValueError("burst is %d: too much beside the rate" % burst)
+            self.shape = "b%d-%s-%d" % (limit, _short(window), burst)
             self.args = ["b", burst, self.ticks, unit]
 
     def ms(self, n):
