@@ -398,7 +398,9 @@ func waits(t *testing.T, env valkeytest.Env) {
 	// A place is waited for until it is released.
 	p := newLimiter(t, env, ratelimit.Config{Limits: []ratelimit.Limit{{Algorithm: ratelimit.Concurrency, Limit: 1, Lease: longWindow}}})
 	held := ask(t, p, "s", 1)
+	released := make(chan struct{})
 	time.AfterFunc(20*time.Millisecond, func() {
+		defer close(released)
 		if ok, err := p.Release(t.Context(), "s", held); err != nil || !ok {
 			t.Errorf("release: %v, %v", ok, err)
 		}
@@ -406,4 +408,5 @@ func waits(t *testing.T, env valkeytest.Env) {
 	if r, err := p.Wait(t.Context(), "s", 1); err != nil || !r.Allowed {
 		t.Errorf("%+v, %v", r, err)
 	}
+	<-released
 }
