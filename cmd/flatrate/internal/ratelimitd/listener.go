@@ -1,6 +1,7 @@
 package ratelimitd
 
 import (
+	"errors"
 	"net"
 	"sync"
 )
@@ -71,6 +72,14 @@ func (l *listener) stop() {
 	_ = l.Close()
 	l.mu.Unlock()
 	<-l.stopped
+}
+
+// Close bears being called again: net/http, which may close it after stop, would report that a request was cut off.
+func (l *listener) Close() error {
+	if err := l.TCPListener.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 type conn struct {
