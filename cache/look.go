@@ -62,7 +62,8 @@ func (c *Cache[V]) look(ctx context.Context, key string) (s sight[V]) {
 	if err != nil {
 		return sight[V]{why: err}
 	}
-	cmds := valkey.Commands{get, c.client.B().Pttl().Key(name).Build()}
+	// PTTL first: others may write between the two, and an entry must not be served with the TTL of a later one.
+	cmds := valkey.Commands{c.client.B().Pttl().Key(name).Build(), get}
 	for _, tag := range tags {
 		cmds = append(cmds, c.client.B().Get().Key(c.keys.tags.Key(tag)).Build())
 	}
@@ -72,8 +73,8 @@ func (c *Cache[V]) look(ctx context.Context, key string) (s sight[V]) {
 		}
 	}
 	replies := c.client.DoMulti(bounded, cmds...)
-	b, err := replies[0].AsBytes()
-	left, leftErr := replies[1].AsInt64()
+	left, leftErr := replies[0].AsInt64()
+	b, err := replies[1].AsBytes()
 	if err == nil && leftErr != nil {
 		err = leftErr
 	}

@@ -49,6 +49,7 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"FailedRefresh", failedRefresh},
 		{"StaleIfError", staleIfError},
 		{"Early", early},
+		{"WriteBetween", writeBetween},
 		{"Tags", tags},
 		{"LocalTier", localTier},
 		{"LocalEnds", localEnds},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/flatrate/flatrate/cache"
 	"github.com/flatrate/flatrate/valkeytest"
+	"github.com/valkey-io/valkey-go"
 )
 
 // revalidate holds that a stale entry is served at once, that one process loads it anew, and that the fence
@@ -49,6 +50,49 @@ func revalidate(t *testing.T, env valkeytest.Env) {
 	close(g.end)
 	eventually(t, "the refusal", func() bool { return refused.Load() == 1 })
 	mustGet(t, a, "k", "newest", constant("newest"))
+}
+
+// interrupted lets something happen between the commands of one round trip, as other clients may.
+type interrupted struct {
+	valkey.Client
+	between func()
+}
+
+func (c interrupted) DoMulti(ctx context.Context, cmds ...valkey.Completed) []valkey.ValkeyResult {
+	results := make([]valkey.ValkeyResult, 0, len(cmds))
+	for i, cmd := range cmds {
+		if i > 0 {
+			c.between()
+		}
+		results = append(results, c.Do(ctx, cmd))
+	}
+	return results
+}
+
+// writeBetween holds that an entry which is past its TTL is not served with the TTL of the one that takes its place while both are
+// being read.
+func writeBetween(t *testing.T, env valkeytest.Env) {
+	cfg := cache.Config{
+		Prefix: valkeytest.Prefix(t), TTL: time.Minute, Jitter: cache.NoJitter, StaleIfError: time.Hour,
+	}
+	writer := newCache[string](t, env, cfg)
+	short := cfg
+	short.TTL = 20 * time.Millisecond
+	put(t, newCache[string](t, env, short), "k", "old")
+	env.Advance(21 * time.Millisecond)
+	written := 0
+	c, err := cache.New[string](interrupted{env.Client, func() {
+		if written++; written == 1 {
+			put(t, writer, "k", "new")
+		}
+	}}, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustGet(t, c, "k", "new", constant("loaded"))
+	if written == 0 {
+		t.Error("nothing was written between")
+	}
 }
 
 // failedRefresh holds that a refresh that fails is not tried again at once, by nobody.
