@@ -56,6 +56,7 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"LocalClosed", localClosed},
 		{"Write", write},
 		{"WriteAndLoad", writeAndLoad},
+		{"WritersOverlap", writersOverlap},
 		{"Audit", audit},
 		{"Model", model},
 	} {
