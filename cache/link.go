@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -77,13 +78,14 @@ func (l *link) probe(key string) breaker.Probe {
 	}
 }
 
-// answered tells a server that said something, if only no, from one that said nothing.
+// answered tells a server that said something, if only no, from one that said nothing, or that it can't say yet: the cluster is
+// down, it loads its data, its primary is away.
 func answered(err error) bool {
 	if err == nil || valkey.IsValkeyNil(err) {
 		return true
 	}
-	_, said := valkey.IsValkeyErr(err)
-	return said
+	said, ok := valkey.IsValkeyErr(err)
+	return ok && !said.IsClusterDown() && !said.IsLoading() && !strings.HasPrefix(said.Error(), "MASTERDOWN")
 }
 
 // heard tells the breaker how a call ended that was made with bounded for a caller's ctx.
