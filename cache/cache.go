@@ -296,13 +296,13 @@ func (c *Cache[V]) invalidate(ctx context.Context, what string, dels valkey.Comm
 		return nil
 	}
 	for _, del := range dels {
-		if err := c.breakerOf(del).Err(); err != nil {
+		if err := c.way.BreakerOf(del).Err(); err != nil {
 			return fmt.Errorf("cache: %s: the server is away: %w", what, err)
 		}
 	}
-	for i, reply := range c.client.DoMulti(c.wait.bounded(ctx), dels...) {
+	for i, reply := range c.client.DoMulti(c.way.Wait.Bounded(ctx), dels...) {
 		if err := reply.Error(); err != nil {
-			c.heard(ctx, names[i], err)
+			c.way.Heard(ctx, names[i], err)
 			return fmt.Errorf("cache: %s: %w", what, err)
 		}
 	}

@@ -2,27 +2,25 @@ package cache
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/flatrate/flatrate/internal/breaker"
+	way "github.com/flatrate/flatrate/internal/link"
+	"github.com/flatrate/flatrate/internal/patience"
 	"github.com/flatrate/flatrate/internal/script"
 	"github.com/valkey-io/valkey-go"
 )
 
-// groups is how many parts of a cluster's slots are away or not by themselves: a node that is gone shall not
-// keep calls from the others.
-const groups = 16
+// MaxWait is how long a call waits for one answer of the server at most: Peek, Set and Delete where ctx has no
+// deadline, Get and GetMany always, since what ctx leaves is for load. A ctx that is cancelled during such a
+// wait does not shorten it.
+const MaxWait = patience.Default
 
-// link is the way to the server: no call waits for ever, and none is made while the server is known to be
-// away.
+// link is the way to the server, with a word for those who wait until it is back.
 type link struct {
-	client   valkey.Client
-	wait     patience
-	breakers [groups]breaker.Breaker
+	client valkey.Client
+	way    way.Link
 
 	mu   sync.Mutex
 	back chan struct{} // closed when a part of the server is back
@@ -31,9 +29,8 @@ type link struct {
 // watch begins to tell those who wait for the server.
 func (l *link) watch() {
 	l.back = make(chan struct{})
-	for i := range l.breakers {
-		l.breakers[i].Closed = l.returned
-	}
+	l.way.Client = l.client
+	l.way.Each(func(b *breaker.Breaker) { b.Closed = l.returned })
 }
 
 func (l *link) returned() {
@@ -50,62 +47,34 @@ func (l *link) isBack() <-chan struct{} {
 	return l.back
 }
 
-// breaker returns that of the node which has a key; probe asks that node.
-func (l *link) breaker(key string) *breaker.Breaker {
-	if l.client.Mode() != valkey.ClientModeCluster {
-		return &l.breakers[0]
-	}
-	return l.breakerOf(l.client.B().Get().Key(key).Build())
-}
-
-func (l *link) breakerOf(cmd valkey.Completed) *breaker.Breaker {
-	if l.client.Mode() != valkey.ClientModeCluster {
-		return &l.breakers[0]
-	}
-	return &l.breakers[cmd.Slot()>>10%groups]
-}
-
 // away says whether the node of a key is known to be away.
-func (l *link) away(key string) bool { return l.breaker(key).Err() != nil }
+func (l *link) away(key string) bool { return l.way.Breaker(key).Err() != nil }
 
-func (l *link) probe(key string) breaker.Probe {
-	return func(ctx context.Context) error {
-		err := l.client.Do(ctx, l.client.B().Exists().Key(key).Build()).Error()
-		if answered(err) {
-			return nil
+// looking gives an end to the first trip of Get: at least half of the time that ctx leaves is for load.
+func (l *link) looking(ctx context.Context, now time.Time) (context.Context, context.CancelFunc) {
+	if deadline, limited := ctx.Deadline(); limited {
+		if half := deadline.Sub(now) / 2; half < MaxWait {
+			return context.WithTimeout(ctx, half)
 		}
-		return err
 	}
+	return l.way.Wait.Context(ctx, now), func() {}
 }
 
-// answered tells a server that said something, if only no, from one that said nothing, or that it can't say yet: the cluster is
-// down, it loads its data, its primary is away.
-func answered(err error) bool {
-	if err == nil || valkey.IsValkeyNil(err) {
-		return true
+// storing is for its second trip.
+func (l *link) storing(ctx context.Context) context.Context {
+	if deadline, limited := ctx.Deadline(); limited && time.Until(deadline) < MaxWait {
+		return ctx
 	}
-	said, ok := valkey.IsValkeyErr(err)
-	return ok && !said.IsClusterDown() && !said.IsLoading() && !strings.HasPrefix(said.Error(), "MASTERDOWN")
-}
-
-// heard tells the breaker how a call ended that was made with bounded for a caller's ctx.
-func (l *link) heard(ctx context.Context, key string, err error) {
-	switch {
-	case answered(err):
-	case ctx.Err() != nil || errors.Is(err, context.Canceled):
-		l.breaker(key).Suspect(l.probe(key)) // the caller has gone, which says nothing of the server
-	default:
-		l.breaker(key).Open(err, l.probe(key))
-	}
+	return l.way.Wait.Context(ctx, time.Now())
 }
 
 // exec runs a script within [MaxWait].
 func (l *link) exec(ctx context.Context, s *script.Script, keys []string, args ...string) valkey.ValkeyResult {
-	if err := l.breaker(keys[0]).Err(); err != nil {
-		return valkey.NewErrorResult(fmt.Errorf("the server is away: %w", err))
+	if err := l.way.Away(keys[0]); err != nil {
+		return valkey.NewErrorResult(err)
 	}
-	result := s.Exec(l.wait.storing(ctx), l.client, keys, args...)
-	l.heard(ctx, keys[0], result.NonValkeyError())
+	result := s.Exec(l.storing(ctx), l.client, keys, args...)
+	l.way.Heard(ctx, keys[0], result.Error())
 	return result
 }
 
@@ -115,21 +84,21 @@ func (l *link) execs(ctx context.Context, calls []script.Call) []valkey.ValkeyRe
 	var at []int
 	var send []script.Call
 	for i, call := range calls {
-		if err := l.breaker(call.Keys[0]).Err(); err != nil {
-			results[i] = valkey.NewErrorResult(fmt.Errorf("the server is away: %w", err))
+		if err := l.way.Away(call.Keys[0]); err != nil {
+			results[i] = valkey.NewErrorResult(err)
 			continue
 		}
 		at, send = append(at, i), append(send, call)
 	}
-	for n, result := range script.Multi(l.wait.storing(ctx), l.client, send...) {
+	for n, result := range script.Multi(l.storing(ctx), l.client, send...) {
 		results[at[n]] = result
-		l.heard(ctx, send[n].Keys[0], result.NonValkeyError())
+		l.way.Heard(ctx, send[n].Keys[0], result.Error())
 	}
 	return results
 }
 
 // cutOff says whether a call may still have an effect: its answer was lost.
-func cutOff(err error) bool { return err != nil && !answered(err) }
+func cutOff(err error) bool { return err != nil && !way.Answered(err) }
 
 // until is the context of what goes on without its caller, with an end of its own.
 func until(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/flatrate/flatrate/internal/breaker"
 	"github.com/flatrate/flatrate/internal/patience"
@@ -25,15 +26,31 @@ type Link struct {
 	breakers [groups]breaker.Breaker
 }
 
-func (l *Link) breaker(key string) *breaker.Breaker {
+// Each calls do with the breaker of each part, the only one of a single server first. It is for before the first call.
+func (l *Link) Each(do func(*breaker.Breaker)) {
+	for i := range l.breakers {
+		do(&l.breakers[i])
+	}
+}
+
+// Breaker returns that of the part which has a key.
+func (l *Link) Breaker(key string) *breaker.Breaker {
 	if l.Client.Mode() != valkey.ClientModeCluster {
 		return &l.breakers[0]
 	}
-	get := l.Client.B().Get().Key(key).Build()
-	return &l.breakers[get.Slot()>>10%groups]
+	return l.BreakerOf(l.Client.B().Get().Key(key).Build())
 }
 
-func (l *Link) probe(key string) breaker.Probe {
+// BreakerOf returns that of the part which a command goes to.
+func (l *Link) BreakerOf(cmd valkey.Completed) *breaker.Breaker {
+	if l.Client.Mode() != valkey.ClientModeCluster {
+		return &l.breakers[0]
+	}
+	return &l.breakers[cmd.Slot()>>10%groups]
+}
+
+// Probe asks the node that has a key.
+func (l *Link) Probe(key string) breaker.Probe {
 	return func(ctx context.Context) error {
 		err := l.Client.Do(ctx, l.Client.B().Exists().Key(key).Build()).Error()
 		if Answered(err) {
@@ -43,18 +60,19 @@ func (l *Link) probe(key string) breaker.Probe {
 	}
 }
 
-// Answered tells a server that said something, if only no, from one that said nothing.
+// Answered tells a server that said something, if only no, from one that said nothing, or that it can't say yet: the cluster is
+// down, it loads its data, its primary is away.
 func Answered(err error) bool {
 	if err == nil || valkey.IsValkeyNil(err) {
 		return true
 	}
-	_, said := valkey.IsValkeyErr(err)
-	return said
+	said, ok := valkey.IsValkeyErr(err)
+	return ok && !said.IsClusterDown() && !said.IsLoading() && !strings.HasPrefix(said.Error(), "MASTERDOWN")
 }
 
 // Away says why the server of a key counts as away, or nil.
 func (l *Link) Away(key string) error {
-	if err := l.breaker(key).Err(); err != nil {
+	if err := l.Breaker(key).Err(); err != nil {
 		return fmt.Errorf("the server is away: %w", err)
 	}
 	return nil
@@ -65,9 +83,9 @@ func (l *Link) Heard(ctx context.Context, key string, err error) {
 	switch {
 	case Answered(err):
 	case ctx.Err() != nil || errors.Is(err, context.Canceled):
-		l.breaker(key).Suspect(l.probe(key)) // the caller has gone, which says nothing of the server
+		l.Breaker(key).Suspect(l.Probe(key)) // the caller has gone, which says nothing of the server
 	default:
-		l.breaker(key).Open(err, l.probe(key))
+		l.Breaker(key).Open(err, l.Probe(key))
 	}
 }
 
@@ -77,7 +95,7 @@ func (l *Link) Do(ctx context.Context, key string, cmd valkey.Completed) valkey.
 		return valkey.NewErrorResult(err)
 	}
 	result := l.Client.Do(l.Wait.Bounded(ctx), cmd)
-	l.Heard(ctx, key, result.NonValkeyError())
+	l.Heard(ctx, key, result.Error())
 	return result
 }
 
@@ -87,7 +105,7 @@ func (l *Link) Exec(ctx context.Context, s *script.Script, keys []string, args .
 		return valkey.NewErrorResult(err)
 	}
 	result := s.Exec(l.Wait.Bounded(ctx), l.Client, keys, args...)
-	l.Heard(ctx, keys[0], result.NonValkeyError())
+	l.Heard(ctx, keys[0], result.Error())
 	return result
 }
 
@@ -105,7 +123,7 @@ func (l *Link) Execs(ctx context.Context, calls ...script.Call) []valkey.ValkeyR
 	}
 	for n, result := range script.Multi(l.Wait.Bounded(ctx), l.Client, send...) {
 		results[at[n]] = result
-		l.Heard(ctx, send[n].Keys[0], result.NonValkeyError())
+		l.Heard(ctx, send[n].Keys[0], result.Error())
 	}
 	return results
 }
