@@ -109,10 +109,10 @@ func TestFlatSide(t *testing.T) {
 		}
 	}
 	b := bill(t, Usage{}, Flat{})
-	if b.Flat.Flat != (Flat{Node: "cache.t4g.small", Count: 2, Engine: Valkey}) || b.Flat.UsableBytes != 1103269724 {
+	if b.Flat.Flat != (Flat{Kind: Nodes, Node: "cache.t4g.small", Count: 2, Shards: 1, Engine: Valkey, Term: OnDemand}) || b.Flat.UsableBytes != 1103269724 {
 		t.Errorf("defaults: %+v", b.Flat)
 	}
-	for stored, fits := range map[float64]bool{0: true, 1103269724: true, 1103269725: false, 1e12: false} {
+	for stored, fits := range map[float64]bool{0: true, 848669018: true, 848669020: false, 1e12: false} {
 		if b := bill(t, Usage{DynamoDB: DynamoDB{StoredBytes: stored}}, Flat{}); b.Flat.Fits != fits {
 			t.Errorf("%v bytes: fits %v", stored, b.Flat.Fits)
 		}
@@ -152,8 +152,9 @@ func TestBillJSON(t *testing.T) {
 		}
 		return string(j)
 	}
-	flat := `"flat":{"node":"cache.t4g.small","count":2,"engine":"valkey","usd_per_hour":0.0256,` +
-		`"usable_bytes":1103269724,"fits":true},"flat_usd":37.376000000000005,`
+	flat := `"flat":{"kind":"nodes","node":"cache.t4g.small","count":2,"shards":1,"engine":"valkey","term":"on-demand","usd_per_hour":0.0256,` +
+		`"usable_bytes":1103269724,"fits":true,"usd":37.376000000000005,"lines":[{"unit":"node hour","units":1460,"price_usd":0.0256,"per":1,"usd":37.376000000000005}]},` +
+		`"flat_usd":37.376000000000005,`
 	if got, want := text(Usage{}), `{"region":"us-east-1","per_service":[],"metered_usd":0,`+flat+`"difference_usd":-37.376000000000005}`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -112,8 +112,13 @@ func ExampleListPrices() {
 	fmt.Println(err, errors.Is(err, cost.ErrNoPrice))
 	// Output:
 	// AWS Price List, read 2026-07-31
+	// AWS list price, read 2026-03
 	// AWS list price, read 2026
+	// AWS list price, read 2026-06
+	// AWS list price, read 2026-07-20
 	// AWS Price List; maxmemory from the ElastiCache documentation, read 2026-10-02
+	// EC2 list price; unverified; memory of the machine, read 2026
+	// AWS list price; about, read 2026
 	// cost: no known price: cache.m8g.large with engine redis
-	// cost: no known price: region "mars-north-1" true
+	// cost: no known price: region "mars-north-1": known are [us-east-1] true
 }
