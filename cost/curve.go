@@ -18,9 +18,10 @@ type Sensitivity struct {
 
 // Point is both sides at one size of the load.
 type Point struct {
-	Scale         float64 `json:"scale"` // of [Curve.Input]: users, or times the load of today
+	Scale         float64 `json:"scale"` // in units of the model's scale: users, or times the load of today
 	MeteredUSD    float64 `json:"metered_usd"`
-	FlatUSD       float64 `json:"flat_usd"` // sized for that load, with what is kept
+	KeptUSD       float64 `json:"kept_usd"` // a part of all three sums
+	FlatUSD       float64 `json:"flat_usd"` // sized for that load
 	Node          string  `json:"node"`
 	Count         int     `json:"count"`
 	ServerlessUSD float64 `json:"serverless_usd"` // 0 where its price isn't known
@@ -64,7 +65,7 @@ func (p Prices) curve(m Model) ([]Point, error) {
 		if err != nil {
 			return nil, fmt.Errorf("at %v %s: %w", scale, m.Scale, err)
 		}
-		point := Point{Scale: scale, MeteredUSD: c.metered, FlatUSD: c.flat.USD + c.kept, Node: sizeOf(c.flat, c.need).Node, Count: c.flat.Total()}
+		point := Point{Scale: scale, MeteredUSD: c.metered, KeptUSD: c.kept, FlatUSD: c.flat.USD + c.kept, Node: sizeOf(c.flat, c.need).Node, Count: c.flat.Total()}
 		if c.noServer == nil {
 			point.ServerlessUSD = c.serverless.USD + c.kept
 		}

@@ -120,8 +120,29 @@ func (t Table) Replace(quotes []Quote) (Table, error) {
 			return Table{}, err
 		}
 	}
+	next.conditions()
 	slices.SortStableFunc(next.rates, func(a, b Rate) int { return compareRates(a, b) })
 	return next, next.validate()
+}
+
+// conditions gives a region that is new what holds in all of them: what is free and the least that is charged.
+func (t *Table) conditions() {
+	known := map[string]bool{}
+	for _, c := range t.terms {
+		known[c.Region] = true
+	}
+	all := slices.Clone(t.terms)
+	for _, region := range t.Regions() {
+		if known[region] {
+			continue
+		}
+		for _, c := range all {
+			if c.Region == termsRegion && c.Term != "discount" {
+				c.Region = region
+				t.terms = append(t.terms, c)
+			}
+		}
+	}
 }
 
 func (t *Table) replaceNode(q Quote) error {
@@ -162,7 +183,10 @@ type memory struct {
 	Bytes  int64  `json:"maxmemory_bytes"`
 }
 
-const tableFormat = 1
+const (
+	tableFormat = 1
+	termsRegion = "us-east-1" // whose conditions hold everywhere
+)
 
 // Write writes the table as JSON, which [ReadTable] reads.
 func (t Table) Write(w io.Writer) error {

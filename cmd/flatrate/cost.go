@@ -14,6 +14,7 @@ import (
 	"github.com/flatrate/flatrate/cmd/flatrate/internal/report"
 	"github.com/flatrate/flatrate/cmd/flatrate/internal/usage/bill"
 	"github.com/flatrate/flatrate/cost"
+	"github.com/flatrate/flatrate/meter"
 )
 
 type costCmd struct {
@@ -39,6 +40,9 @@ type costSources struct {
 	Cur          []string `placeholder:"FILE" help:"A Cost and Usage Report: CSV, gzip or Parquet; several files are one report."`
 	Terraform    string   `placeholder:"FILE" help:"What terraform show -json printed of a plan."`
 	Commandstats bool     `help:"The commands of the server that --valkey names, since it started."`
+
+	Meter string `placeholder:"NAME" help:"What package meter counted in the server that --valkey names."`
+	Days  int    `default:"30" help:"With --meter: how many days of it, today among them."`
 
 	DynamodbReads  float64 `placeholder:"N" help:"DynamoDB reads a day."`
 	DynamodbWrites float64 `placeholder:"N" help:"DynamoDB writes a day."`
@@ -165,6 +169,7 @@ func (c *costCmd) validate(g globals) error {
 		{"--dynamodb-reads", c.DynamodbReads, 0, 1e13}, {"--dynamodb-writes", c.DynamodbWrites, 0, 1e13}, {"--items", c.Items, 0, 1e15},
 		{"--messages", c.Messages, 0, 1e13}, {"--requests", c.Requests, 0, 1e13}, {"--db-reads", c.DBReads, 0, 1e13},
 		{"--db-usd-per-million", c.DBMillion, 0, 1e9}, {"--db-usd-month", c.DBMonth, 0, 1e9}, {"--node-usd", c.NodeUSD, 0, 1e6},
+		{"--days", float64(c.Days), 1, meter.MaxDays},
 	} {
 		if !(n.value >= n.low && n.value <= n.top) { // NaN fails too
 			return usagef("%s must be from %v to %v, not %v", n.flag, n.low, n.top, n.value)
@@ -176,16 +181,18 @@ func (c *costCmd) validate(g globals) error {
 	case c.Preset != "" && c.others():
 		return usagef("--preset is a load of its own: no other usage goes with it")
 	case c.Preset == "" && !c.others():
-		return usagef("cost needs a usage: --preset, --usage, --replay, --cloudwatch, --cur, --terraform, --commandstats, or flags as --messages")
+		return usagef("cost needs a usage: --preset, --usage, --replay, --cloudwatch, --cur, --terraform, --commandstats, --meter, or flags as --messages")
 	case c.Commandstats && g.Valkey == "":
 		return usagef("--commandstats needs --valkey")
+	case c.Meter != "" && g.Valkey == "":
+		return usagef("--meter needs --valkey")
 	}
 	return nil
 }
 
 // others says whether there is a usage beside a preset.
 func (c *costCmd) others() bool {
-	return c.Usage != "" || c.Replay != "" || len(c.Cloudwatch) > 0 || len(c.Cur) > 0 || c.Terraform != "" || c.Commandstats || c.stated()
+	return c.Usage != "" || c.Replay != "" || len(c.Cloudwatch) > 0 || len(c.Cur) > 0 || c.Terraform != "" || c.Commandstats || c.Meter != "" || c.stated()
 }
 
 func (c *costCmd) stated() bool {

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 
 	"github.com/flatrate/flatrate/cmd/flatrate/internal/report"
 	"github.com/flatrate/flatrate/cmd/flatrate/internal/usage/bill"
 	"github.com/flatrate/flatrate/cmd/flatrate/internal/yamlfile"
+	"github.com/flatrate/flatrate/meter"
+	"github.com/valkey-io/valkey-go"
 )
 
 // read reads every source that is named.
@@ -27,18 +30,47 @@ func (c *costCmd) read(ctx context.Context, g globals, in *inputs, std stdio) er
 		}
 		in.add(f)
 	}
+	if !c.Commandstats && c.Meter == "" {
+		return nil
+	}
+	client, err := connect(ctx, g.Valkey)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return c.readServer(ctx, client, in)
+}
+
+func (c *costCmd) readServer(ctx context.Context, client valkey.Client, in *inputs) error {
 	if c.Commandstats {
-		client, err := connect(ctx, g.Valkey)
-		if err != nil {
-			return err
-		}
-		defer client.Close()
 		f, err := bill.CommandStats(ctx, client, in.opt)
 		if err != nil {
 			return err
 		}
 		in.add(f)
 	}
+	if c.Meter == "" {
+		return nil
+	}
+	days, err := meter.Read(ctx, client, meter.Config{Name: c.Meter}, c.Days)
+	if err != nil {
+		return err
+	}
+	list, span, err := meter.Month(days, meter.Options{Consistency: in.opt.Consistency, REST: in.opt.REST, KeepsGateway: in.opt.KeepGateway,
+		Database: c.database()})
+	if err != nil {
+		return fmt.Errorf("--meter %s: %w", report.Printable(c.Meter), err)
+	}
+	memory, err := bill.UsedMemory(ctx, client)
+	if err != nil {
+		return err
+	}
+	need := list[0].Usage.Need()
+	need.Bytes = memory
+	list[0].Need = &need
+	in.add(bill.Found{Workloads: list, Notes: []string{
+		fmt.Sprintf("counted by the meter in %s, and scaled to a month", report.Span(span)),
+		"no meter counts what is stored: used_memory of the server is what is needed"}})
 	return nil
 }
 

@@ -236,7 +236,7 @@ func stops(width float64, label, unit string, rows []stop, here place, low, high
 	const rowHeight, top, bottom = 34.0, 34.0, 44.0
 	left, right := 158.0, 70.0
 	if width < 500 {
-		left, right = 128, 52
+		left, right = 152, 52
 	}
 	height := top + rowHeight*float64(len(rows)) + bottom
 	s := newSVG(width, height, label)

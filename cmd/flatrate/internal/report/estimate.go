@@ -40,7 +40,7 @@ func Amount(v float64) string {
 	case math.Abs(v) >= 1 && v == math.Trunc(v):
 		return strconv.FormatFloat(v, 'f', 0, 64)
 	}
-	return strconv.FormatFloat(v, 'g', 3, 64)
+	return strconv.FormatFloat(v, 'f', 2-int(math.Floor(math.Log10(math.Abs(v)))), 64)
 }
 
 // lineText says how a line comes about.
@@ -166,10 +166,22 @@ func EstimateTable(w io.Writer, e cost.Estimate) error {
 
 func verdictText(s cost.ServiceEstimate) string {
 	text := string(s.Verdict)
-	if s.Low != s.Verdict || s.High != s.Verdict {
-		text += fmt.Sprintf(" (%s to %s)", s.Low, s.High)
+	if d := doubt(s); d != "" {
+		text += " (" + d + ")"
 	}
 	return text + ": " + s.Why
+}
+
+// doubt says which end of the range has another verdict.
+func doubt(s cost.ServiceEstimate) string {
+	var list []string
+	if s.Low != s.Verdict {
+		list = append(list, "low: "+string(s.Low))
+	}
+	if s.High != s.Verdict {
+		list = append(list, "high: "+string(s.High))
+	}
+	return strings.Join(list, ", ")
 }
 
 func breakEvenText(b cost.BreakEven) string {

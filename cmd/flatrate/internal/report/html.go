@@ -15,7 +15,7 @@ var estimateHTML string
 
 var estimatePage = template.Must(template.New("estimate").Funcs(template.FuncMap{
 	"usd": USD, "service": ServiceName, "flatName": flatName, "flatText": flatText, "line": lineText, "breakEven": breakEvenText,
-	"article": articleAmount, "sentence": sentence, "scale": scaleText, "printable": Printable,
+	"article": articleAmount, "sentence": sentence, "scale": scaleText, "printable": Printable, "doubt": doubt,
 	"node": func(r cost.Range) string {
 		if r.Count == 0 {
 			return "ElastiCache Serverless"
@@ -85,14 +85,15 @@ func headline(e cost.Estimate) string {
 func costChart(width float64, unit string, e cost.Estimate, here place) string {
 	var x, metered, flat, server []float64
 	for _, p := range e.Curve {
-		x, metered, flat, server = append(x, p.Scale), append(metered, p.MeteredUSD), append(flat, p.FlatUSD), append(server, p.ServerlessUSD)
+		k := p.KeptUSD // in all three it would only hide how they differ
+		x, metered, flat, server = append(x, p.Scale), append(metered, p.MeteredUSD-k), append(flat, p.FlatUSD-k), append(server, p.ServerlessUSD-k)
 	}
 	all := []series{{"metered", "metered", metered}, {"nodes", "nodes", flat}}
 	if e.Serverless != nil {
 		all = append(all, series{"Serverless", "serverless", server})
 	}
 	for _, s := range all {
-		if len(s.y) == 0 || s.y[len(s.y)-1] == 0 {
+		if len(s.y) == 0 || s.y[len(s.y)-1] <= 0 {
 			return ""
 		}
 	}

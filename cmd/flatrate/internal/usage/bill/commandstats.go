@@ -101,6 +101,25 @@ func CommandStats(ctx context.Context, client valkey.Client, opt Options) (Found
 	return f, nil
 }
 
+// UsedMemory is used_memory of all primaries together.
+func UsedMemory(ctx context.Context, client valkey.Client) (float64, error) {
+	var total float64
+	for addr, node := range client.Nodes() {
+		text, err := node.Do(ctx, node.B().Info().Section("all").Build()).ToString()
+		if err != nil {
+			return 0, fmt.Errorf("%s: INFO: %w", addr, err)
+		}
+		info, err := parseStats(text)
+		if err != nil {
+			return 0, fmt.Errorf("%s: INFO: %w", addr, err)
+		}
+		if !info.replica {
+			total += info.memory
+		}
+	}
+	return total, nil
+}
+
 // stats is the part of INFO that is read.
 type stats struct {
 	calls   [5]float64
