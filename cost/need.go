@@ -7,14 +7,21 @@ const maxEntryBytes = 512 << 20
 // Measured as the used_memory of many keys: 228 B for 91 B of JSON, 2,692 B for 2,048 B, both with a TTL.
 const (
 	keyOverhead   = 132
-	valueHeader   = 6
+	shortHeader   = 4 // of a value below 256 B, its end among it
+	longHeader    = 6
 	queueOverhead = 120 // of a message in a stream, beyond its body
 	unknownFactor = 1.3 // for bytes stored whose number of items nobody knows
 )
 
 // ValkeyBytes predicts the memory that one key with a TTL takes in Valkey 8, its value being so many bytes: what the
 // allocator rounds the value up to, and the overhead of a key. Negative sizes count as 0.
-func ValkeyBytes(value int64) int64 { return sizeClass(max(0, value)+valueHeader) + keyOverhead }
+func ValkeyBytes(value int64) int64 {
+	value = max(0, value)
+	if value < 256 {
+		return sizeClass(value+shortHeader) + keyOverhead
+	}
+	return sizeClass(value+longHeader) + keyOverhead
+}
 
 // sizeClass is jemalloc's: multiples of 16 up to 128, four steps for each doubling above it.
 func sizeClass(n int64) int64 {

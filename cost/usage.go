@@ -178,6 +178,9 @@ func (u Usage) PerMonth(span time.Duration) (Usage, error) {
 	if span <= 0 {
 		return Usage{}, fmt.Errorf("%w: span: %v is not positive", ErrInvalid, span)
 	}
+	if err := u.Validate(); err != nil {
+		return Usage{}, err
+	}
 	m := u.Times(float64(DaysPerMonth*24*time.Hour) / float64(span))
 	if err := m.Validate(); err != nil {
 		return Usage{}, fmt.Errorf("%w (%v scaled to a month)", err, span)
