@@ -241,7 +241,7 @@ func (p *parser) cell(row []string, name string) string {
 	return ""
 }
 
-var prefix = regexp.MustCompile(`^[A-Z]{2,4}[0-9]?-`)
+var prefix = regexp.MustCompile(`^(EU|[A-Z]{2,4}[0-9])-`)
 
 // units are the usage types that a table has, with what its price is for.
 var units = map[string]struct {

@@ -85,7 +85,7 @@ type line struct {
 var counted = map[string]bool{"usage": true, "discountedusage": true, "savingsplancoveredusage": true}
 
 var (
-	prefix    = regexp.MustCompile(`^[A-Z]{2,4}[0-9]?-`)
+	prefix    = regexp.MustCompile(`^(EU|[A-Z]{2,4}[0-9])-`)
 	interests = map[string]bool{"AmazonDynamoDB": true, "AWSQueueService": true, "AmazonApiGateway": true, "AmazonElastiCache": true, "AmazonMemoryDB": true}
 )
 
