@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 )
 
 // share is one workload priced as a part of its plan.
@@ -48,13 +49,23 @@ func (p Prices) compare(plan Plan) (comparison, error) {
 		c.metered += s.usd
 		c.kept += s.kept
 	}
+	balancer := slices.ContainsFunc(plan.Workloads, Workload.replacesGateway)
 	var err error
-	if c.flat, err = p.Size(plan.Flat, c.need, plan.Sizing); err != nil {
+	if c.flat, err = p.Size(plan.on(plan.Flat.Kind, balancer), c.need, plan.Sizing); err != nil {
 		return comparison{}, err
 	}
-	other := Flat{Kind: Serverless, Engine: plan.Flat.Engine, CrossAZ: plan.Flat.CrossAZ, LoadBalancer: plan.Flat.LoadBalancer}
-	c.serverless, c.noServer = p.flatSide(other, c.need)
+	c.serverless, c.noServer = p.flatSide(plan.on(Serverless, balancer), c.need)
 	return c, nil
+}
+
+// on is the flat side of some of the workloads, on its own kind or on Serverless.
+func (p Plan) on(kind Kind, balancer bool) Flat {
+	f := p.Flat
+	if kind == Serverless {
+		f = Flat{Kind: Serverless, Engine: f.Engine, CrossAZ: f.CrossAZ, LoadBalancer: f.LoadBalancer}
+	}
+	f.LoadBalancer = f.LoadBalancer || balancer
+	return f
 }
 
 // meter prices the metered side, unit by unit over all workloads.
@@ -150,17 +161,18 @@ func (p Prices) best(c comparison) Mix {
 	n := len(c.shares)
 	for set := uint(1); set < 1<<n; set++ {
 		var need Need
-		stay := 0.0
+		stay, balancer := 0.0, false
 		for i, s := range c.shares {
 			if set&(1<<i) == 0 {
 				stay += s.usd
 			} else {
 				stay += s.kept
 				need = need.Plus(s.need)
+				balancer = balancer || s.workload.replacesGateway()
 			}
 		}
-		for _, kind := range []Kind{Nodes, Serverless} {
-			side, err := p.sideFor(c, kind, need)
+		for _, kind := range []Kind{c.plan.Flat.Kind, Serverless} {
+			side, err := p.Size(c.plan.on(kind, balancer), need, c.plan.Sizing)
 			if err != nil || !side.Fits {
 				continue
 			}
@@ -182,14 +194,6 @@ func (p Prices) best(c comparison) Mix {
 		}
 	}
 	return mix
-}
-
-func (p Prices) sideFor(c comparison, kind Kind, need Need) (FlatSide, error) {
-	f := c.plan.Flat
-	if kind == Serverless {
-		f = Flat{Kind: Serverless, Engine: f.Engine, CrossAZ: f.CrossAZ, LoadBalancer: f.LoadBalancer}
-	}
-	return p.Size(f, need, c.plan.Sizing)
 }
 
 // FlatSize is a flat side as an estimate tells it.

@@ -32,9 +32,11 @@ type BreakEven struct {
 	Node  string  `json:"node"`
 	Count int     `json:"count"`
 	USD   float64 `json:"usd"`
-	// Scale is in units of the model's scale, "users" say; 0 if the metered side never gets that dear.
+	// Scale is in units of the model's scale, "users" say; 0 if the metered side never gets that dear, or always is.
 	Scale     float64 `json:"scale"`
 	ScaleUnit string  `json:"scale_unit"`
+	// Always says that the metered side is dearer at every load: it charges something that does not grow.
+	Always bool `json:"always,omitempty"`
 	// Fits says whether the node holds that load, with headroom. If not, a larger one breaks even later.
 	Fits bool `json:"fits"`
 	// ServerlessBelowGB is below how many GB of data ElastiCache Serverless costs less than these nodes, its commands
@@ -47,6 +49,7 @@ const (
 	curveSpan    = 20.0 // times the expected scale, and a part of it
 	maxSizes     = 4
 	maxScale     = 1e12
+	tinyScale    = 1e-6
 	solveSteps   = 200
 	solveRounded = 1e-9
 )
@@ -62,6 +65,9 @@ func (p Prices) curve(m Model) ([]Point, error) {
 	for i := range curvePoints {
 		scale := middle * math.Pow(curveSpan, 2*float64(i)/(curvePoints-1)-1)
 		c, err := p.compare(m.Build(expected.with(m.Scale, scale)))
+		if err != nil && scale > middle {
+			break // more than any nodes hold
+		}
 		if err != nil {
 			return nil, fmt.Errorf("at %v %s: %w", scale, m.Scale, err)
 		}
@@ -81,6 +87,7 @@ func (p Prices) breakEven(m Model, c comparison) ([]BreakEven, error) {
 	if f.Kind == Serverless {
 		return list, nil
 	}
+	expected := m.expected()[m.Scale]
 	names := []string{}
 	for i, n := range p.Sizes(f) {
 		if i < maxSizes || n.Type == c.flat.Node {
@@ -92,6 +99,7 @@ func (p Prices) breakEven(m Model, c comparison) ([]BreakEven, error) {
 	}
 	for _, name := range names {
 		f.Node, f.Shards = name, max(1, f.Shards)
+		f.LoadBalancer = c.flat.LoadBalancer
 		side, err := p.flatSide(f, Need{})
 		if err != nil {
 			return nil, err
@@ -102,6 +110,9 @@ func (p Prices) breakEven(m Model, c comparison) ([]BreakEven, error) {
 			return nil, err
 		}
 		b.Scale = scale
+		if b.Always = scale > 0 && scale < tinyScale*expected; b.Always {
+			b.Scale = 0
+		}
 		b.Fits = scale > 0 && at.plan.Sizing.holds(side, at.need)
 		if usd, err := p.price("elasticache_serverless", string(side.Engine)+" GB-hour"); err == nil {
 			b.ServerlessBelowGB = side.USD / (usd * HoursPerMonth)

@@ -208,7 +208,8 @@ func (p Prices) ranges(e *Estimate, m Model, c comparison) error {
 		if in.Low != in.High {
 			low, high = worse(low, high, in, [3]float64{base, a, b})
 		}
-		if swing := math.Abs(b - a); swing > 0.005 {
+		// The load as a whole is no input: it is the operations of all services at once.
+		if swing := math.Abs(b - a); swing > 0.005 && in.Name != loadScale {
 			e.Sensitivity = append(e.Sensitivity, Sensitivity{in.Name, in.Unit, from, to, a, b, swing})
 		}
 	}

@@ -283,3 +283,43 @@ func TestProvisioned(t *testing.T) {
 		t.Errorf("%+v", b.PerService)
 	}
 }
+
+// A load balancer is charged only where API Gateway goes: a service that stays keeps its own.
+func TestLoadBalancerComesWithTheGateway(t *testing.T) {
+	calls := Workload{Name: "api", Usage: Usage{APIGateway: APIGateway{HTTPRequests: 1e6}}} // $1, less than a load balancer
+	dear := Workload{Name: "dear", Usage: Usage{DynamoDB: DynamoDB{RRU: 1e9}}}
+	e, err := listPrices(t).Estimate(Measured([]Workload{calls, dear}, Flat{}, roomy, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEstimate(t, e)
+	last := e.Flat.Lines[len(e.Flat.Lines)-1]
+	if last.Unit != "load balancer hour" || e.Services[0].Verdict != Stay || e.Services[1].Verdict == Stay || e.Best.Flat.USD >= last.USD+6 {
+		t.Errorf("%+v, %+v", e.Flat.Lines, e.Best)
+	}
+	dearer := Workload{Name: "api", Usage: Usage{APIGateway: APIGateway{HTTPRequests: 1e8}}}
+	e, err = listPrices(t).Estimate(Measured([]Workload{dearer, dear}, Flat{}, roomy, 0))
+	if err != nil || len(e.Best.Stay) > 0 {
+		t.Errorf("%+v, %v", e.Best, err)
+	}
+}
+
+// A saving that does not grow with the load breaks even at once.
+func TestAlwaysCheaper(t *testing.T) {
+	e, err := listPrices(t).Estimate(Preset{Name: "article", Users: 1e5, DBInstanceUSD: 500, Sizing: roomy}.mustModel(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := e.BreakEven[0]; !b.Always || b.Scale != 0 {
+		t.Errorf("%+v", b)
+	}
+}
+
+func (s Preset) mustModel(t *testing.T) Model {
+	t.Helper()
+	m, err := s.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}

@@ -15,7 +15,7 @@ type Workload struct {
 	// Need is what it would take of Valkey. Nil means Usage.Need.
 	Need *Need `json:"need,omitempty"`
 	// KeepsGateway says that API Gateway stays where it is, and is paid on both sides: Valkey counts requests, it does not
-	// take them in.
+	// take them in. Otherwise the flat side has a load balancer.
 	KeepsGateway bool `json:"keeps_gateway,omitempty"`
 	// Note is one line about what the figures don't say.
 	Note string `json:"note,omitempty"`
@@ -35,7 +35,16 @@ type Plan struct {
 	Sizing    Sizing     `json:"sizing"`
 }
 
-const maxWorkloads = 12
+const (
+	maxWorkloads = 12
+	loadScale    = "load" // the scale of what was measured
+)
+
+// replacesGateway says whether moving w takes API Gateway away, for which a load balancer comes.
+func (w Workload) replacesGateway() bool {
+	g := w.Usage.APIGateway
+	return !w.KeepsGateway && g.RESTRequests+g.HTTPRequests > 0
+}
 
 func (p Plan) validate() error {
 	if n := len(p.Workloads); n == 0 || n > maxWorkloads {
@@ -139,7 +148,7 @@ func Measured(workloads []Workload, flat Flat, sizing Sizing, spread float64) Mo
 	factor := func(name string) Input {
 		return Input{Name: name, Unit: "x", Low: 1 - spread, Expected: 1, High: 1 + spread}
 	}
-	m := Model{Scale: "load", Inputs: []Input{at("load", "x", 1), at("peak over average", "x", sizing.Peak), at("headroom", "", sizing.Headroom)}}
+	m := Model{Scale: loadScale, Inputs: []Input{at(loadScale, "x", 1), at("peak over average", "x", sizing.Peak), at("headroom", "", sizing.Headroom)}}
 	for _, w := range workloads {
 		m.Inputs = append(m.Inputs, factor(w.Name+": operations"))
 	}
@@ -147,16 +156,16 @@ func Measured(workloads []Workload, flat Flat, sizing Sizing, spread float64) Mo
 	m.Build = func(v Values) Plan {
 		p := Plan{Flat: flat, Sizing: Sizing{Headroom: min(0.9, v["headroom"]), Peak: max(1, v["peak over average"]), Above: sizing.Above}}
 		for _, w := range workloads {
-			k := v["load"] * v[w.Name+": operations"]
+			k := v[loadScale] * v[w.Name+": operations"]
 			need := w.need()
-			w.Need = &Need{Bytes: need.Bytes * v["memory"] * v["load"], Commands: need.Commands * k, ECPUs: need.ECPUs * k,
+			w.Need = &Need{Bytes: need.Bytes * v["memory"] * v[loadScale], Commands: need.Commands * k, ECPUs: need.ECPUs * k,
 				TransferBytes: need.TransferBytes * k, WrittenBytes: need.WrittenBytes * k}
 			w.Usage = w.Usage.Times(k)
-			w.Usage.DynamoDB.StoredBytes *= v["load"]
-			w.Usage.DynamoDB.StoredItems *= v["load"]
+			w.Usage.DynamoDB.StoredBytes *= v[loadScale]
+			w.Usage.DynamoDB.StoredItems *= v[loadScale]
 			w.Usage.DynamoDB.Provisioned.RCU *= k
 			w.Usage.DynamoDB.Provisioned.WCU *= k
-			w.Usage.Database.InstanceUSD *= v["load"]
+			w.Usage.Database.InstanceUSD *= v[loadScale]
 			p.Workloads = append(p.Workloads, w)
 		}
 		return p

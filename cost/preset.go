@@ -78,7 +78,7 @@ func (s Preset) Model() (Model, error) {
 	default:
 		return Model{}, fmt.Errorf("%w: reads: %q is none of strong, eventual, transactional", ErrInvalid, s.Reads)
 	}
-	above := at("sizes above enough", "", float64(s.Sizing.Above))
+	above := at("sizes above the smallest", "", float64(s.Sizing.Above))
 	above.High = above.Expected
 	if s.Flat.Node == "" && s.Flat.Kind != Serverless {
 		above.Low = above.Expected + 1
@@ -150,7 +150,7 @@ func (s Preset) sessions(v Values) Workload {
 
 func (s Preset) sizing(v Values) Sizing {
 	sizing := s.Sizing
-	sizing.Above = int(v["sizes above enough"] + 0.5)
+	sizing.Above = int(v["sizes above the smallest"] + 0.5)
 	return sizing
 }
 
@@ -174,9 +174,7 @@ func (s Preset) articlePlan(v Values) Plan {
 	case choice(v["SQS batches"], 3) == 1:
 		queue.ReceiveBatch, queue.DeleteBatch = maxBatch, maxBatch
 	}
-	flat := s.Flat
-	flat.LoadBalancer = flat.LoadBalancer || s.RemoveGateway
-	return Plan{Flat: flat, Sizing: s.sizing(v), Workloads: []Workload{
+	return Plan{Flat: s.Flat, Sizing: s.sizing(v), Workloads: []Workload{
 		s.sessions(v),
 		{Name: "rate limiting", Usage: Usage{APIGateway: gateway}, KeepsGateway: !s.RemoveGateway},
 		{Name: "queue", Usage: Usage{SQS: SQS{Standard: []Messages{queue}, Backlog: messages * backlogHours / 24}},

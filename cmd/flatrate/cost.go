@@ -219,11 +219,6 @@ func (c *costCmd) estimate(ctx context.Context, g globals, table cost.Table, io 
 	if len(in.found.Workloads) == 0 {
 		return cost.Estimate{}, errors.New(strings.Join(append([]string{"no usage in it"}, in.found.Notes...), "; "))
 	}
-	removed := slices.ContainsFunc(in.found.Workloads, func(w cost.Workload) bool {
-		g := w.Usage.APIGateway
-		return !w.KeepsGateway && g.RESTRequests+g.HTTPRequests > 0
-	})
-	in.flat.LoadBalancer = in.flat.LoadBalancer || removed
 	prices, err := table.Region(cmp.Or(in.region, defaultRegion))
 	if err != nil {
 		return cost.Estimate{}, usagef("--region: %w", err)

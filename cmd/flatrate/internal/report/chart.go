@@ -234,14 +234,14 @@ type stop struct {
 // stops draws a point for each row, and one line for where we are.
 func stops(width float64, label, unit string, rows []stop, here place, low, high float64) string {
 	const rowHeight, top, bottom = 34.0, 34.0, 44.0
-	left, right := 158.0, 70.0
+	left, right := 170.0, 70.0
 	if width < 500 {
-		left, right = 152, 52
+		left, right = 162, 44
 	}
 	height := top + rowHeight*float64(len(rows)) + bottom
 	s := newSVG(width, height, label)
 	xs := logAxis{low, high, left, width - right}
-	for _, v := range every(xs.ticks(), int((width-left-right)/80)) {
+	for _, v := range every(xs.ticks(), int((width-left-right)/60)) {
 		s.line(xs.at(v), top, xs.at(v), height-bottom, "grid")
 		s.text(xs.at(v), height-bottom+18, "middle", "tick", brief(v))
 	}

@@ -54,8 +54,10 @@ func lineText(service string, l cost.Line) string {
 		unit = ServiceName(service) + " " + unit
 	}
 	switch {
+	case service == "database" && l.Unit == "read":
+		return Amount(l.Units) + " database reads spared, at your price"
 	case service == "database":
-		return fmt.Sprintf("%s %s at your price", Amount(l.Units), unit)
+		return "a smaller database, at your price"
 	case l.Per == 1e6:
 		return fmt.Sprintf("%s %s at %s a million", Amount(l.Units), unit, price)
 	}
@@ -73,6 +75,13 @@ func flatName(f cost.FlatSize) string {
 	return name
 }
 
+func rangeName(r cost.Range) string {
+	if r.Count == 0 {
+		return "ElastiCache Serverless"
+	}
+	return fmt.Sprintf("%d x %s", r.Count, r.Node)
+}
+
 func flatText(f cost.FlatSize) string {
 	engine := map[cost.Engine]string{cost.Valkey: "Valkey", cost.Redis: "Redis OSS"}[f.Engine]
 	text := "with " + engine
@@ -88,7 +97,7 @@ func flatText(f cost.FlatSize) string {
 // scaleText is a load in the unit of the curve.
 func scaleText(scale float64, unit string) string {
 	if unit == "load" {
-		return strconv.FormatFloat(scale, 'g', 3, 64) + " x today's load"
+		return Amount(scale) + " x today's load"
 	}
 	return Amount(math.Round(scale)) + " " + unit
 }
@@ -137,13 +146,13 @@ func EstimateTable(w io.Writer, e cost.Estimate) error {
 	t.Row("flat", USD(e.Total.FlatUSD), "")
 	t.Heading("Saving, if everything moves")
 	t.Row("expected", USD(e.Total.SavingUSD), "")
-	t.Row("low", USD(e.Total.Low.SavingUSD), fmt.Sprintf("%d x %s", e.Total.Low.Count, e.Total.Low.Node))
-	t.Row("high", USD(e.Total.High.SavingUSD), fmt.Sprintf("%d x %s", e.Total.High.Count, e.Total.High.Node))
+	t.Row("low", USD(e.Total.Low.SavingUSD), rangeName(e.Total.Low))
+	t.Row("high", USD(e.Total.High.SavingUSD), rangeName(e.Total.High))
 	for i, s := range e.Sensitivity {
 		if i == 0 {
 			t.Heading("It depends most on")
 		}
-		t.Row(s.Input, USD(s.SwingUSD), fmt.Sprintf("%s saves %s, %s saves %s",
+		t.Row(Printable(s.Input), USD(s.SwingUSD), fmt.Sprintf("%s saves %s, %s saves %s",
 			inputValue(e, s.Input, s.From), USD(s.FromSaves), inputValue(e, s.Input, s.To), USD(s.ToSaves)))
 	}
 	for i, b := range e.BreakEven {
@@ -185,7 +194,10 @@ func doubt(s cost.ServiceEstimate) string {
 }
 
 func breakEvenText(b cost.BreakEven) string {
-	if b.Scale == 0 {
+	switch {
+	case b.Always:
+		return "cheaper at every load"
+	case b.Scale == 0:
 		return "never"
 	}
 	text := "at " + scaleText(b.Scale, b.ScaleUnit)
@@ -257,7 +269,7 @@ func EstimateMarkdown(w io.Writer, e cost.Estimate) error {
 		name string
 		r    cost.Range
 	}{{"low", e.Total.Low}, {"expected", e.Total.Expected}, {"high", e.Total.High}} {
-		row(r.name, USD(r.r.MeteredUSD), USD(r.r.FlatUSD), USD(r.r.SavingUSD), fmt.Sprintf("%d x %s", r.r.Count, r.r.Node))
+		row(r.name, USD(r.r.MeteredUSD), USD(r.r.FlatUSD), USD(r.r.SavingUSD), rangeName(r.r))
 	}
 	if len(e.Sensitivity) > 0 {
 		b.WriteString("\n| it depends most on | from | saves | to | saves |\n|---|---|---:|---|---:|\n")

@@ -16,12 +16,6 @@ var estimateHTML string
 var estimatePage = template.Must(template.New("estimate").Funcs(template.FuncMap{
 	"usd": USD, "service": ServiceName, "flatName": flatName, "flatText": flatText, "line": lineText, "breakEven": breakEvenText,
 	"article": articleAmount, "sentence": sentence, "scale": scaleText, "printable": Printable, "doubt": doubt,
-	"node": func(r cost.Range) string {
-		if r.Count == 0 {
-			return "ElastiCache Serverless"
-		}
-		return fmt.Sprintf("%d x %s", r.Count, r.Node)
-	},
 }).Parse(estimateHTML))
 
 // figure is a chart in both widths.

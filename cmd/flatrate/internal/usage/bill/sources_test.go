@@ -64,7 +64,7 @@ func TestCloudWatchThatIsWrong(t *testing.T) {
 }
 
 const planText = `{"format_version": "1.2", "terraform_version": "1.9.0", "planned_values": {"root_module": {"resources": [
- {"address": "aws_dynamodb_table.a", "mode": "managed", "type": "aws_dynamodb_table", "values": {"billing_mode": "PROVISIONED", "read_capacity": 100, "write_capacity": 20}},
+ {"address": "aws_dynamodb_table.a", "mode": "managed", "type": "aws_dynamodb_table", "values": {"billing_mode": "PROVISIONED", "read_capacity": 90, "write_capacity": 15, "global_secondary_index": [{"read_capacity": 10, "write_capacity": 5}]}},
  {"address": "aws_dynamodb_table.b", "mode": "managed", "type": "aws_dynamodb_table", "values": {"billing_mode": "PAY_PER_REQUEST"}},
  {"address": "data.aws_dynamodb_table.c", "mode": "data", "type": "aws_dynamodb_table", "values": {"read_capacity": 1000}}],
  "child_modules": [{"resources": [
@@ -95,10 +95,10 @@ func TestPlan(t *testing.T) {
 		"neither planned_values":            `{"format_version": "1.0"}`,
 		"no DynamoDB":                       `{"format_version": "1.0", "values": {"root_module": {}}}`,
 		"f:2: ":                             "{\"format_version\": \"1.0\",\n nonsense}",
-		"a capacity is negative":            strings.Replace(planText, `"read_capacity": 100,`, `"read_capacity": -1,`, 1),
+		"a capacity is negative":            strings.Replace(planText, `"read_capacity": 90,`, `"read_capacity": -1,`, 1),
 		"node_type is not known":            strings.Replace(planText, `"node_type": "cache.t4g.medium", `, "", 1),
 		"over 100 deep":                     `{"format_version": "1.0", "values": {"root_module": ` + strings.Repeat(`{"child_modules": [`, 102) + "{}" + strings.Repeat("]}", 102) + `}}`,
-		"read_capacity":                     strings.Replace(planText, `"read_capacity": 100,`, `"read_capacity": "many",`, 1),
+		"read_capacity":                     strings.Replace(planText, `"read_capacity": 90,`, `"read_capacity": "many",`, 1),
 	} {
 		if _, err := ReadPlan("f", strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)

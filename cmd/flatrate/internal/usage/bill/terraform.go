@@ -35,14 +35,16 @@ type resource struct {
 		Billing  string  `json:"billing_mode"`
 		Read     float64 `json:"read_capacity"`
 		Write    float64 `json:"write_capacity"`
-		FIFO     bool    `json:"fifo_queue"`
 		Engine   string  `json:"engine"`
 		NodeType string  `json:"node_type"`
 		Clusters int     `json:"num_cache_clusters"`
 		Nodes    int     `json:"num_cache_nodes"`
 		Groups   int     `json:"num_node_groups"`
 		Replicas int     `json:"replicas_per_node_group"`
-		Protocol string  `json:"protocol_type"`
+		Indexes  []struct {
+			Read  float64 `json:"read_capacity"`
+			Write float64 `json:"write_capacity"`
+		} `json:"global_secondary_index"`
 	} `json:"values"`
 }
 
@@ -128,6 +130,13 @@ func (t *terraform) resource(r resource) error {
 		}
 		t.capacity.RCU += v.Read
 		t.capacity.WCU += v.Write
+		for _, index := range v.Indexes {
+			if index.Read < 0 || index.Write < 0 {
+				return fmt.Errorf("a capacity is negative")
+			}
+			t.capacity.RCU += index.Read
+			t.capacity.WCU += index.Write
+		}
 	case "aws_sqs_queue", "aws_api_gateway_rest_api", "aws_apigatewayv2_api":
 		t.unused = append(t.unused, r.Address)
 	case "aws_elasticache_replication_group":
