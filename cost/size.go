@@ -85,7 +85,7 @@ func (p Prices) smallest(f Flat, need Need, s Sizing) (FlatSide, error) {
 	}
 	for i, n := range sizes {
 		f.Node = n.Type
-		side, err := p.flatSide(Flat(withShards(f, max(1, f.Shards))), need)
+		side, err := p.flatSide(withShards(f, max(1, f.Shards)), need)
 		if err != nil {
 			return FlatSide{}, err
 		}

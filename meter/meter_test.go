@@ -188,3 +188,40 @@ func TestOutage(t *testing.T) {
 		t.Errorf("%d requests of 5, %d failures of 3", n, failed.Load())
 	}
 }
+
+// TestRestart kills the server and starts it again, empty: counts that had not arrived do so then, and scripts are loaded anew.
+func TestRestart(t *testing.T) {
+	s := valkeytest.Start(t)
+	m, err := meter.New(s.Client(), meter.Config{Every: 10 * time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Requests(1)
+	if err := m.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.Kill()
+	m.Requests(10)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := m.Flush(ctx); err == nil {
+		t.Error("a server that is gone took counts")
+	}
+	s.Restart()
+	deadline := time.Now().Add(time.Minute) // a hang guard: the client finds the server again by itself
+	for m.Flush(t.Context()) != nil {
+		if time.Now().After(deadline) {
+			t.Fatal("the meter did not find the server again")
+		}
+	}
+	if err := m.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	days, err := meter.Read(t.Context(), s.Client(), meter.Config{}, 2)
+	if err != nil || len(days) == 0 {
+		t.Fatal(days, err)
+	}
+	if n := days[len(days)-1].Counts["requests"]; n != 10 {
+		t.Errorf("%d requests, want the 10 that the old server never had", n)
+	}
+}

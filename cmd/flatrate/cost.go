@@ -135,7 +135,7 @@ func writeWhole(path string, data []byte) (err error) {
 	}()
 	_, err = f.Write(data)
 	if err == nil {
-		err = f.Chmod(0o644) //nolint:gosec // a report is for others to read
+		err = f.Chmod(0o644)
 	}
 	if err == nil {
 		err = f.Sync()

@@ -2,6 +2,7 @@ package report
 
 import (
 	"encoding/xml"
+	"errors"
 	"io"
 	"math"
 	"regexp"
@@ -72,7 +73,7 @@ func TestPageLoadsNothing(t *testing.T) {
 func wellFormed(text string) error {
 	in := xml.NewDecoder(strings.NewReader(text))
 	for {
-		if _, err := in.Token(); err == io.EOF {
+		if _, err := in.Token(); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err

@@ -130,7 +130,7 @@ func (m metricData) series() ([]metricResult, error) {
 	for i, d := range m.Datapoints {
 		v := []*float64{d.Sum, d.Average, d.Maximum}[how]
 		if v == nil {
-			return nil, fmt.Errorf("Datapoints[%d]: no %s in it", i, []string{"Sum", "Average", "Maximum"}[how])
+			return nil, fmt.Errorf("point %d of Datapoints has no %s", i, []string{"Sum", "Average", "Maximum"}[how])
 		}
 		r.Timestamps, r.Values = append(r.Timestamps, d.Timestamp), append(r.Values, *v)
 	}

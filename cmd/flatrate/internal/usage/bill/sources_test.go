@@ -42,20 +42,20 @@ func TestCloudWatch(t *testing.T) {
 
 func TestCloudWatchThatIsWrong(t *testing.T) {
 	for want, text := range map[string]string{
-		"f:2: ":                         "{\n\"MetricDataResults\": [}",
-		"f:1: MetricDataResults":        `{"MetricDataResults": "none"}`,
-		"neither MetricDataResults":     `{"Metrics": []}`,
-		"NextToken":                     `{"NextToken": "x", "MetricDataResults": []}`,
-		"PartialData":                   strings.Replace(metricsText, `"Complete"`, `"PartialData"`, 1),
-		"no points":                     `{"MetricDataResults": []}`,
-		"3 values at 2 times":           strings.Replace(metricsText, `"2026-11-01T02:00:00Z", `, "", 1),
-		"-5 is not a count":             strings.Replace(metricsText, "[100,", "[-5,", 1),
-		"one point in time":             `{"MetricDataResults": [{"Label": "Count", "Timestamps": ["2026-11-01T00:00:00Z"], "Values": [1]}]}`,
-		"Datapoints[0]: no Sum":         `{"Label":"Count","Datapoints":[{"Timestamp":"2026-11-01T00:00:00Z","Average":7}]}`,
-		"unexpected end of JSON":        `{"MetricDataResults": [`,
-		"api_gateway: cost: invalid: ":  `{"MetricDataResults": [{"Label": "Count", "Timestamps": ["2026-11-01T00:00:00Z", "2026-11-01T00:00:01Z"], "Values": [1e17, 1]}]}`,
-		"value 0: 1e+19 is not a count": `{"MetricDataResults": [{"Label": "Count", "Timestamps": ["2026-11-01T00:00:00Z", "2026-11-01T00:00:01Z"], "Values": [1e19, 1]}]}`,
-		`cannot parse "then" as "2006"`: `{"MetricDataResults": [{"Label": "Count", "Timestamps": ["then"], "Values": [1]}]}`,
+		"f:2: ":                            "{\n\"MetricDataResults\": [}",
+		"f:1: MetricDataResults":           `{"MetricDataResults": "none"}`,
+		"neither MetricDataResults":        `{"Metrics": []}`,
+		"NextToken":                        `{"NextToken": "x", "MetricDataResults": []}`,
+		"PartialData":                      strings.Replace(metricsText, `"Complete"`, `"PartialData"`, 1),
+		"no points":                        `{"MetricDataResults": []}`,
+		"3 values at 2 times":              strings.Replace(metricsText, `"2026-11-01T02:00:00Z", `, "", 1),
+		"-5 is not a count":                strings.Replace(metricsText, "[100,", "[-5,", 1),
+		"one point in time":                `{"MetricDataResults": [{"Label": "Count", "Timestamps": ["2026-11-01T00:00:00Z"], "Values": [1]}]}`,
+		"point 0 of Datapoints has no Sum": `{"Label":"Count","Datapoints":[{"Timestamp":"2026-11-01T00:00:00Z","Average":7}]}`,
+		"unexpected end of JSON":           `{"MetricDataResults": [`,
+		"api_gateway: cost: invalid: ":     `{"MetricDataResults": [{"Label": "Count", "Timestamps": ["2026-11-01T00:00:00Z", "2026-11-01T00:00:01Z"], "Values": [1e17, 1]}]}`,
+		"value 0: 1e+19 is not a count":    `{"MetricDataResults": [{"Label": "Count", "Timestamps": ["2026-11-01T00:00:00Z", "2026-11-01T00:00:01Z"], "Values": [1e19, 1]}]}`,
+		`cannot parse "then" as "2006"`:    `{"MetricDataResults": [{"Label": "Count", "Timestamps": ["then"], "Values": [1]}]}`,
 	} {
 		if f, err := ReadCloudWatch("f", strings.NewReader(text), east); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, %+v, want %s", err, f.Workloads, want)

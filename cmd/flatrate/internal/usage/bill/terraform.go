@@ -71,7 +71,7 @@ func ReadPlan(file string, r io.Reader) (Found, error) {
 	if major, _, _ := strings.Cut(p.Format, "."); major != "1" {
 		return f, fmt.Errorf("%s: format_version is %s: only 1.x is known", file, short(p.Format))
 	}
-	root := module{}
+	var root module
 	switch {
 	case p.Planned != nil:
 		root = p.Planned.Root
