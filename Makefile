@@ -50,7 +50,7 @@ interleavings: servers ## A million interleavings of all that a cache does, on o
 	FLATRATE_CACHE_RUNS=1000000 go test -count=1 -v -timeout 30m -run TestAdversary ./cache
 
 cur: ## Read a generated Cost and Usage Report of 1 GB as CSV, gzip and Parquet, and print time and peak memory
-	cd cmd/flatrate && FLATRATE_CUR=1024 go test -count=1 -v -timeout 30m -run '^TestLargeReport$$' .
+	cd cmd/flatrate && FLATRATE_LARGE_CUR=1024 go test -count=1 -v -timeout 30m -run '^TestLargeReport$$' .
 
 oracle: servers ## Hold the rate limits against an exact model, a million operations for each plan
 	FLATRATE_ORACLE=1000000 go test -count=1 -timeout 60m -v -run '^TestOracle$$' ./ratelimit

@@ -68,8 +68,10 @@ func (e Estimate) sums() Estimate {
 	e.Best = Mix{Kind: Nodes, Stay: []string{}, Flat: e.Flat.FlatSize, USD: e.Total.FlatUSD, SavingUSD: e.Total.SavingUSD}
 	for i := range e.Services {
 		s := &e.Services[i]
-		s.Lines, s.Verdict, s.Low, s.High = []NamedLine{}, Switch, Switch, Switch
+		s.Lines, s.Verdict = []NamedLine{}, Switch
 		s.FlatShareUSD = e.Total.FlatUSD / float64(len(e.Services))
+		s.Low = ServiceRange{s.MeteredUSD, s.FlatShareUSD, Switch}
+		s.High = s.Low
 		e.Best.Switch = append(e.Best.Switch, s.Name)
 	}
 	t := &e.Total

@@ -47,13 +47,20 @@ type ServiceEstimate struct {
 	// KeptUSD is the part of MeteredUSD that the flat side pays too.
 	KeptUSD float64 `json:"kept_usd"`
 	// FlatShareUSD is its part of the flat side, by the memory and the commands that it needs, and KeptUSD.
+	FlatShareUSD float64      `json:"flat_share_usd"`
+	Need         Need         `json:"need"`
+	Verdict      Verdict      `json:"verdict"`
+	Low          ServiceRange `json:"low"`  // if all that is uncertain makes the whole save less
+	High         ServiceRange `json:"high"` // if it makes it save more
+	Why          string       `json:"why"`
+	Note         string       `json:"note,omitempty"`
+}
+
+// ServiceRange is one workload under one set of inputs.
+type ServiceRange struct {
+	MeteredUSD   float64 `json:"metered_usd"`
 	FlatShareUSD float64 `json:"flat_share_usd"`
-	Need         Need    `json:"need"`
 	Verdict      Verdict `json:"verdict"`
-	Low          Verdict `json:"verdict_low"`  // if all that is uncertain makes it save less
-	High         Verdict `json:"verdict_high"` // if it makes it save more
-	Why          string  `json:"why"`
-	Note         string  `json:"note,omitempty"`
 }
 
 // FlatEstimate is the flat side with its neighbours.
@@ -139,13 +146,18 @@ func (p Prices) flatOf(e *Estimate, c comparison) {
 
 func (p Prices) servicesOf(e *Estimate, c comparison) {
 	for _, s := range c.shares {
-		part := weight(s.need, c.need, len(c.shares))
-		verdict := verdictOf(s.workload.Name, e.Best)
+		r := c.rangeOf(s, e.Best)
 		e.Services = append(e.Services, ServiceEstimate{
-			Name: s.workload.Name, MeteredUSD: s.usd, Lines: s.lines, KeptUSD: s.kept, FlatShareUSD: part*c.flat.USD + s.kept,
-			Need: s.need, Verdict: verdict, Low: verdict, High: verdict, Why: why(s, verdict, part*c.flat.USD+s.kept), Note: s.workload.Note,
+			Name: s.workload.Name, MeteredUSD: s.usd, Lines: s.lines, KeptUSD: s.kept, FlatShareUSD: r.FlatShareUSD,
+			Need: s.need, Verdict: r.Verdict, Low: r, High: r, Why: why(s, r.Verdict, r.FlatShareUSD), Note: s.workload.Note,
 		})
 	}
+}
+
+// rangeOf is a workload with its part of the flat side.
+func (c comparison) rangeOf(s share, best Mix) ServiceRange {
+	part := weight(s.need, c.need, len(c.shares))
+	return ServiceRange{s.usd, part*c.flat.USD + s.kept, verdictOf(s.workload.Name, best)}
 }
 
 // weight is the part of a flat side that a need takes: half by memory, half by commands.
@@ -218,11 +230,11 @@ func (p Prices) ranges(e *Estimate, m Model, c comparison) error {
 	for _, r := range []struct {
 		to      *Range
 		values  Values
-		verdict func(*ServiceEstimate) *Verdict
+		service func(*ServiceEstimate) *ServiceRange
 	}{
-		{&e.Total.Low, low, func(s *ServiceEstimate) *Verdict { return &s.Low }},
-		{&e.Total.Expected, expected, func(s *ServiceEstimate) *Verdict { return &s.Verdict }},
-		{&e.Total.High, high, func(s *ServiceEstimate) *Verdict { return &s.High }},
+		{&e.Total.Low, low, func(s *ServiceEstimate) *ServiceRange { return &s.Low }},
+		{&e.Total.Expected, expected, func(*ServiceEstimate) *ServiceRange { return &ServiceRange{} }},
+		{&e.Total.High, high, func(s *ServiceEstimate) *ServiceRange { return &s.High }},
 	} {
 		c, err := p.compare(m.Build(r.values))
 		if err != nil {
@@ -230,8 +242,8 @@ func (p Prices) ranges(e *Estimate, m Model, c comparison) error {
 		}
 		best := p.best(c)
 		*r.to = Range{c.metered, c.flat.USD + c.kept, c.metered - c.kept - c.flat.USD, best.USD, sizeOf(c.flat, c.need).Node, c.flat.Total(), r.values}
-		for i := range e.Services {
-			*r.verdict(&e.Services[i]) = verdictOf(e.Services[i].Name, best)
+		for i, s := range c.shares {
+			*r.service(&e.Services[i]) = c.rangeOf(s, best)
 		}
 	}
 	t := &e.Total

@@ -15,6 +15,9 @@ import (
 // MaxDays is how many days are read at most.
 const MaxDays = 400
 
+// leastSpan is what the counts of a shorter time are taken for: a month of a millisecond is none.
+const leastSpan = time.Minute
+
 // ErrNothing is a meter that has counted nothing in the days that were asked for.
 var ErrNothing = errors.New("meter: nothing was counted")
 
@@ -99,8 +102,9 @@ type Options struct {
 	Database cost.Database
 }
 
-// Month sums up days and scales them to a month: the span is from the first count of the first day to the last of the last one.
-// The workloads are those that were used: sessions, rate limiting, queue, cache, locks. The error is [ErrNothing] if there is no span.
+// Month sums up days and scales them to a month: the span is from the first count of the first day to the last of the last one,
+// a minute at least. The workloads are those that were used: sessions, rate limiting, queue, cache, locks. The error is
+// [ErrNothing] if there are none.
 func Month(days []Day, opt Options) (list []cost.Workload, span time.Duration, err error) {
 	total := map[string]int64{}
 	for _, d := range days {
@@ -111,9 +115,10 @@ func Month(days []Day, opt Options) (list []cost.Workload, span time.Duration, e
 	if len(days) > 0 {
 		span = days[len(days)-1].Last.Sub(days[0].First)
 	}
-	if len(total) == 0 || span <= 0 {
+	if len(total) == 0 {
 		return nil, 0, ErrNothing
 	}
+	span = max(span, leastSpan)
 	for _, w := range workloads(total, opt) {
 		if w.Usage, err = w.Usage.PerMonth(span); err != nil {
 			return nil, 0, fmt.Errorf("meter: %s: %w", w.Name, err)

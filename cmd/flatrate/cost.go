@@ -41,12 +41,15 @@ type costSources struct {
 	Terraform    string   `placeholder:"FILE" help:"What terraform show -json printed of a plan."`
 	Commandstats bool     `help:"The commands of the server that --valkey names, since it started."`
 
-	Meter string `placeholder:"NAME" help:"What package meter counted in the server that --valkey names."`
-	Days  int    `default:"30" help:"With --meter: how many days of it, today among them."`
+	Meter       string `placeholder:"NAME" help:"What package meter counted in the server that --valkey names."`
+	MeterPrefix string `default:"fr" help:"With --meter: what stands before its keys."`
+	Days        int    `default:"30" help:"With --meter: how many days of it, today among them."`
 
 	DynamodbReads  float64 `placeholder:"N" help:"DynamoDB reads a day."`
 	DynamodbWrites float64 `placeholder:"N" help:"DynamoDB writes a day."`
 	Items          float64 `placeholder:"N" help:"Items stored at one time."`
+	RCU            float64 `name:"rcu" placeholder:"N" help:"Provisioned read capacity, in place of a charge for requests."`
+	WCU            float64 `name:"wcu" placeholder:"N" help:"Provisioned write capacity."`
 	Messages       float64 `placeholder:"N" help:"SQS messages a day."`
 	FIFO           bool    `name:"fifo" help:"They are of FIFO queues."`
 	Requests       float64 `placeholder:"N" help:"API Gateway requests a day."`
@@ -167,6 +170,7 @@ func (c *costCmd) validate(g globals) error {
 		{"--message-bytes", float64(c.MessageBytes), 0, 1 << 20}, {"--queue-batch", float64(c.QueueBatch), 0, 10},
 		{"--nodes", float64(c.Nodes), 0, 1000}, {"--shards", float64(c.Shards), 0, 500}, {"--redlock", float64(c.Redlock), 0, 1000},
 		{"--dynamodb-reads", c.DynamodbReads, 0, 1e13}, {"--dynamodb-writes", c.DynamodbWrites, 0, 1e13}, {"--items", c.Items, 0, 1e15},
+		{"--rcu", c.RCU, 0, 1e9}, {"--wcu", c.WCU, 0, 1e9},
 		{"--messages", c.Messages, 0, 1e13}, {"--requests", c.Requests, 0, 1e13}, {"--db-reads", c.DBReads, 0, 1e13},
 		{"--db-usd-per-million", c.DBMillion, 0, 1e9}, {"--db-usd-month", c.DBMonth, 0, 1e9}, {"--node-usd", c.NodeUSD, 0, 1e6},
 		{"--days", float64(c.Days), 1, meter.MaxDays},
@@ -196,7 +200,7 @@ func (c *costCmd) others() bool {
 }
 
 func (c *costCmd) stated() bool {
-	return c.DynamodbReads+c.DynamodbWrites+c.Items+c.Messages+c.Requests+c.DBReads > 0
+	return c.DynamodbReads+c.DynamodbWrites+c.RCU+c.WCU+c.Items+c.Messages+c.Requests+c.DBReads > 0
 }
 
 func (c *costCmd) flat() cost.Flat {
@@ -285,10 +289,11 @@ func (c *costCmd) database() cost.Database {
 func (c *costCmd) fromFlags(in *inputs) error {
 	const days = cost.DaysPerMonth
 	var f bill.Found
-	if c.DynamodbReads+c.DynamodbWrites > 0 || c.Items > 0 && c.DBReads == 0 {
+	if c.DynamodbReads+c.DynamodbWrites+c.RCU+c.WCU > 0 || c.Items > 0 && c.DBReads == 0 {
 		f.Workloads = append(f.Workloads, cost.Workload{Name: "dynamodb", Usage: cost.Usage{DynamoDB: cost.DynamoDB{
 			Reads:       []cost.ItemReads{{Count: c.DynamodbReads * days, ItemBytes: c.ItemBytes, Consistency: cost.Consistency(c.Reads)}},
 			Writes:      []cost.ItemWrites{{Count: c.DynamodbWrites * days, ItemBytes: c.ItemBytes}},
+			Provisioned: cost.Provisioned{RCU: c.RCU, WCU: c.WCU},
 			StoredItems: c.Items, StoredBytes: c.Items * float64(c.ItemBytes)}}})
 	}
 	if c.Messages > 0 {

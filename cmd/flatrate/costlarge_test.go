@@ -19,12 +19,12 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// TestLargeReport reads a generated Cost and Usage Report of FLATRATE_CUR megabytes as CSV, gzip and Parquet, in a process of
+// TestLargeReport reads a generated Cost and Usage Report of FLATRATE_LARGE_CUR megabytes as CSV, gzip and Parquet, in a process of
 // its own, and prints how long that took and how much memory at most.
 func TestLargeReport(t *testing.T) {
-	megabytes, err := strconv.Atoi(os.Getenv("FLATRATE_CUR"))
+	megabytes, err := strconv.Atoi(os.Getenv("FLATRATE_LARGE_CUR"))
 	if err != nil {
-		t.Skip("FLATRATE_CUR is not set: make cur")
+		t.Skip("FLATRATE_LARGE_CUR is not set: make cur")
 	}
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "flatrate")

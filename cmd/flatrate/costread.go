@@ -52,7 +52,7 @@ func (c *costCmd) readServer(ctx context.Context, client valkey.Client, in *inpu
 	if c.Meter == "" {
 		return nil
 	}
-	days, err := meter.Read(ctx, client, meter.Config{Name: c.Meter}, c.Days)
+	days, err := meter.Read(ctx, client, meter.Config{Prefix: c.MeterPrefix, Name: c.Meter}, c.Days)
 	if err != nil {
 		return err
 	}

@@ -178,17 +178,26 @@ func verdictText(s cost.ServiceEstimate) string {
 	if d := doubt(s); d != "" {
 		text += " (" + d + ")"
 	}
-	return text + ": " + s.Why
+	text += ": " + s.Why
+	if s.Low.MeteredUSD != s.High.MeteredUSD {
+		text += "; from " + spread(s)
+	}
+	return text
+}
+
+// spread is what a service costs from low to high.
+func spread(s cost.ServiceEstimate) string {
+	return USD(s.Low.MeteredUSD) + " to " + USD(s.High.MeteredUSD)
 }
 
 // doubt says which end of the range has another verdict.
 func doubt(s cost.ServiceEstimate) string {
 	var list []string
-	if s.Low != s.Verdict {
-		list = append(list, "low: "+string(s.Low))
+	if s.Low.Verdict != s.Verdict {
+		list = append(list, "low: "+string(s.Low.Verdict))
 	}
-	if s.High != s.Verdict {
-		list = append(list, "high: "+string(s.High))
+	if s.High.Verdict != s.Verdict {
+		list = append(list, "high: "+string(s.High.Verdict))
 	}
 	return strings.Join(list, ", ")
 }
@@ -259,11 +268,11 @@ func EstimateMarkdown(w io.Writer, e cost.Estimate) error {
 		b.WriteString("|\n")
 	}
 	fmt.Fprintf(&b, "# %s: %s\n\n%s.\n\n", e.Total.Verdict, cell(USD(e.Total.SavingUSD)+" a month if everything moves"), cell(sentence(e.Total.Why)))
-	b.WriteString("| service | metered | part of the flat side | verdict | why |\n|---|---:|---:|---|---|\n")
+	b.WriteString("| service | metered | low to high | part of the flat side | verdict | why |\n|---|---:|---:|---:|---|---|\n")
 	for _, s := range e.Services {
-		row(ServiceName(s.Name), USD(s.MeteredUSD), USD(s.FlatShareUSD), string(s.Verdict), s.Why)
+		row(ServiceName(s.Name), USD(s.MeteredUSD), spread(s), USD(s.FlatShareUSD), string(s.Verdict), s.Why)
 	}
-	row("total", USD(e.Total.MeteredUSD), USD(e.Total.FlatUSD), string(e.Total.Verdict), flatName(e.Flat.FlatSize)+" "+flatText(e.Flat.FlatSize))
+	row("total", USD(e.Total.MeteredUSD), USD(e.Total.Low.MeteredUSD)+" to "+USD(e.Total.High.MeteredUSD), USD(e.Total.FlatUSD), string(e.Total.Verdict), flatName(e.Flat.FlatSize)+" "+flatText(e.Flat.FlatSize))
 	b.WriteString("\n| | metered | flat | saving | nodes |\n|---|---:|---:|---:|---|\n")
 	for _, r := range []struct {
 		name string

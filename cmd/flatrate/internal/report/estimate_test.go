@@ -7,13 +7,24 @@ import (
 	"math"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/flatrate/flatrate/cost"
 )
 
+// all of them take a while to price: once is enough.
+var once sync.Once
+var priced map[string]cost.Estimate
+
 // estimates are one of each kind: a preset, the article's, measured ones with names that nobody should trust.
 func estimates(t *testing.T) map[string]cost.Estimate {
+	t.Helper()
+	once.Do(func() { priced = priceAll(t) })
+	return priced
+}
+
+func priceAll(t *testing.T) map[string]cost.Estimate {
 	t.Helper()
 	prices, err := cost.ListPrices("us-east-1")
 	if err != nil {

@@ -15,7 +15,7 @@ var estimateHTML string
 
 var estimatePage = template.Must(template.New("estimate").Funcs(template.FuncMap{
 	"usd": USD, "service": ServiceName, "flatName": flatName, "flatText": flatText, "line": lineText, "breakEven": breakEvenText,
-	"article": articleAmount, "sentence": sentence, "scale": scaleText, "printable": Printable, "doubt": doubt,
+	"article": articleAmount, "sentence": sentence, "scale": scaleText, "printable": Printable, "doubt": doubt, "spread": spread,
 }).Parse(estimateHTML))
 
 // figure is a chart in both widths.
