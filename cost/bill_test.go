@@ -182,7 +182,7 @@ func TestBillJSON(t *testing.T) {
 // bill except where a tier makes the second half cheaper.
 func TestBillProperties(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for range 500 {
+	for range 150 {
 		u := random(rng)
 		b := bill(t, u, Flat{})
 		wantSums(t, b)

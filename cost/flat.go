@@ -187,22 +187,29 @@ func (p Prices) nodeHour(f Flat) (Node, float64, error) {
 	if err != nil {
 		return node, 0, err
 	}
-	want := map[Kind]string{Nodes: "elasticache", MemoryDB: "memorydb", SelfHosted: "ec2"}[f.Kind]
+	usd, err := p.hourOf(node, f)
+	return node, usd, err
+}
+
+var kindService = map[Kind]string{Nodes: "elasticache", MemoryDB: "memorydb", SelfHosted: "ec2"}
+
+func (p Prices) hourOf(node Node, f Flat) (float64, error) {
+	want := kindService[f.Kind]
 	if node.service() != want {
-		return node, 0, fmt.Errorf("%w: %s is no node of %s", ErrNoPrice, f.Node, f.Kind)
+		return 0, fmt.Errorf("%w: %s is no node of %s", ErrNoPrice, node.Type, f.Kind)
 	}
 	if f.NodeUSDPerHour > 0 {
-		return node, f.NodeUSDPerHour, nil
+		return f.NodeUSDPerHour, nil
 	}
 	usd, err := node.USDPerHour(f.Engine)
 	if err != nil || f.Term == OnDemand || f.Term == "" {
-		return node, usd, err
+		return usd, err
 	}
 	discount, ok := p.condition(want, string(f.Term), "discount")
 	if !ok {
-		return node, 0, fmt.Errorf("%w: term %q of %s", ErrNoPrice, f.Term, want)
+		return 0, fmt.Errorf("%w: term %q of %s", ErrNoPrice, f.Term, want)
 	}
-	return node, usd * (1 - discount), nil
+	return usd * (1 - discount), nil
 }
 
 func (p Prices) serverless(side *FlatSide, need Need) error {

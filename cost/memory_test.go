@@ -13,7 +13,7 @@ import (
 // TestValkeyBytesOnAServer holds the prediction against used_memory, on whatever server is there.
 func TestValkeyBytesOnAServer(t *testing.T) {
 	c := valkeytest.Start(t).Client()
-	const keys = 20_000
+	const keys = 5_000
 	used := func() int64 {
 		text, err := c.Do(t.Context(), c.B().Info().Section("memory").Build()).ToString()
 		if err != nil {

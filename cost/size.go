@@ -123,8 +123,10 @@ func (p Prices) Sizes(f Flat) []Node {
 	var list []Node
 	usd := map[string]float64{}
 	for _, n := range p.nodes {
-		f.Node = n.Type
-		if _, hour, err := p.nodeHour(f); err == nil {
+		if n.service() != kindService[f.Kind] {
+			continue
+		}
+		if hour, err := p.hourOf(n, f); err == nil {
 			list, usd[n.Type] = append(list, n), hour
 		}
 	}

@@ -33,6 +33,26 @@ func estimateOf(t *testing.T, args ...string) cost.Estimate {
 	return e
 }
 
+// TestCostRefuses holds that a wrong flag is one line and exit code 2, and nothing is printed.
+func TestCostRefuses(t *testing.T) {
+	for _, args := range []string{
+		"", "--preset nobody", "--preset sessions --users 0", "--preset sessions --users NaN", "--preset sessions --users=-5",
+		"--preset sessions --users 1e12", "--preset sessions --users many", "--preset sessions --messages 5", "--messages=-1", "--messages Inf",
+		"--messages 5 --as-article", "--preset sessions --region mars-north-1", "--preset sessions --node cache.z9.huge",
+		"--preset sessions --node cache.r8g.large --engine redis", "--preset sessions --kind memorydb", "--preset sessions --kind cloud",
+		"--preset sessions --term 3y", "--preset sessions --reads firm", "--preset sessions --headroom 1", "--preset sessions --peak 0",
+		"--preset sessions --spread 1", "--preset sessions --cross-az 2", "--preset sessions --nodes=-1", "--preset sessions --shards 501",
+		"--preset sessions --output pdf", "--commandstats", "--meter shop", "--messages 5 --queue-batch 11", "--messages 5 --days 0",
+		"--messages 5 --queue-batch 10 --message-bytes 200000", "--messages 5 --item-bytes 500000", "--db-reads 5 --hit-rate 1.5",
+		"--db-reads 5 --db-usd-per-million NaN", "--rcu=-1", "--dynamodb-reads 1e14",
+	} {
+		code, out, problems := runCost(t, strings.Fields(args)...)
+		if code != 2 || out != "" || strings.Count(problems, "\n") != 1 || !strings.HasPrefix(problems, "flatrate: ") {
+			t.Errorf("%s: exit code %d, %q, %q", args, code, out, problems)
+		}
+	}
+}
+
 // TestCostOfAServer prices what a running server did, by its own statistics and by a meter.
 func TestCostOfAServer(t *testing.T) {
 	server := valkeytest.StartWith(t, valkeytest.Config{TCP: true})

@@ -76,6 +76,21 @@ func TestServePageNamesEveryFlag(t *testing.T) {
 	}
 }
 
+// TestCostPageShowsWhatRuns runs the example of docs/cost.md.
+func TestCostPageShowsWhatRuns(t *testing.T) {
+	code, out, problems := runCost(t, "--preset", "sessions", "--users", "50000")
+	if code != 0 {
+		t.Fatal(problems)
+	}
+	text, err := os.ReadFile("../../docs/cost.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := regexp.MustCompile(`(?m)^(.+)$`).ReplaceAllString(out, "    $1"); !strings.Contains(string(text), want) {
+		t.Errorf("docs/cost.md shows something else than\n%s", want)
+	}
+}
+
 // TestCostPageNamesEveryFlag compares docs/cost.md with the help, both ways.
 func TestCostPageNamesEveryFlag(t *testing.T) {
 	text, err := os.ReadFile("../../docs/cost.md")
