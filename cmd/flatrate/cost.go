@@ -208,6 +208,11 @@ func (c *costCmd) flat() cost.Flat {
 		NodeUSDPerHour: c.NodeUSD, Redlock: c.Redlock, RedlockNode: c.RedlockNode, CrossAZ: c.CrossAZ}
 }
 
+// flatGiven says whether flags name the nodes, so that no file does.
+func (c *costCmd) flatGiven() bool {
+	return c.Node != "" || c.Nodes > 0 || c.Shards > 0 || c.NodeUSD > 0 || c.Kind != string(cost.Nodes)
+}
+
 // estimate makes a model of what is given, and prices it.
 func (c *costCmd) estimate(ctx context.Context, g globals, table cost.Table, io stdio) (cost.Estimate, error) {
 	sizing := cost.Sizing{Headroom: c.Headroom, Peak: c.Peak}
@@ -216,7 +221,7 @@ func (c *costCmd) estimate(ctx context.Context, g globals, table cost.Table, io 
 	}
 	opt := bill.Options{Region: cmp.Or(c.Region, defaultRegion), ItemBytes: c.ItemBytes, Consistency: cost.Consistency(c.Reads),
 		REST: c.API == "rest", KeepGateway: c.APIGateway == "keep", Batch: c.QueueBatch}
-	in := &inputs{opt: opt, flat: c.flat(), sizing: sizing, region: c.Region}
+	in := &inputs{opt: opt, flat: c.flat(), given: c.flatGiven(), sizing: sizing, region: c.Region}
 	if err := c.read(ctx, g, in, io); err != nil {
 		return cost.Estimate{}, err
 	}
@@ -267,6 +272,7 @@ type inputs struct {
 	opt    bill.Options
 	found  bill.Found
 	flat   cost.Flat
+	given  bool // flags name the flat side
 	sizing cost.Sizing
 	region string
 }
@@ -274,7 +280,11 @@ type inputs struct {
 func (in *inputs) add(f bill.Found) {
 	in.found.Workloads = append(in.found.Workloads, f.Workloads...)
 	in.found.Notes = append(in.found.Notes, f.Notes...)
-	if f.Flat != nil {
+	switch {
+	case f.Flat == nil:
+	case in.given:
+		in.found.Notes = append(in.found.Notes, "the flags name the flat side: that of the file is left aside")
+	default:
 		redlock, cross := in.flat.Redlock, in.flat.CrossAZ
 		in.flat = *f.Flat
 		in.flat.Redlock, in.flat.CrossAZ = max(redlock, in.flat.Redlock), max(cross, in.flat.CrossAZ)
