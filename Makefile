@@ -9,7 +9,7 @@ each = @set -e; for m in $(MODULES); do echo "-- $$m: $(1)"; (cd $$m && $(1)); d
 
 NEWER    ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flatrate
 
-.PHONY: help servers test newer race lint build bench fuzz fault interleavings oracle soak tidy release-check
+.PHONY: help servers test newer race lint build bench fuzz fault interleavings oracle cur meter soak tidy release-check
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -48,6 +48,12 @@ soak: servers ## Keep flatrate serve under load for SOAK (10m), and look at its 
 
 interleavings: servers ## A million interleavings of all that a cache does, on one server and on a cluster
 	FLATRATE_CACHE_RUNS=1000000 go test -count=1 -v -timeout 30m -run TestAdversary ./cache
+
+cur: ## Read a generated Cost and Usage Report of 1 GB as CSV, gzip and Parquet, and print time and peak memory
+	cd cmd/flatrate && FLATRATE_LARGE_CUR=1024 go test -count=1 -v -timeout 30m -run '^TestLargeReport$$' .
+
+meter: servers ## Hold the meter against an independent count, 20,000 rounds of eight callers through the blocks
+	FLATRATE_METER=20000 go test -count=1 -timeout 30m -v -run '^TestMixedLoad$$' ./meter
 
 oracle: servers ## Hold the rate limits against an exact model, a million operations for each plan
 	FLATRATE_ORACLE=1000000 go test -count=1 -timeout 60m -v -run '^TestOracle$$' ./ratelimit
