@@ -108,7 +108,7 @@ func New[V any](client valkey.Client, cfg Config[V]) (*Store[V], error) {
 		gates:     make([]chan struct{}, cfg.Partitions),
 		closed:    make(chan struct{}),
 	}
-	s.link.init(client, cfg.Partitions)
+	s.init(client, cfg.Partitions)
 	for i := range s.gates {
 		s.gates[i] = make(chan struct{}, 1)
 	}
@@ -130,7 +130,7 @@ func (s *Store[V]) Start(ctx context.Context) error {
 		return nil
 	}
 	s.started = true
-	running, quit := context.WithCancel(context.WithoutCancel(ctx))
+	running, quit := context.WithCancel(context.WithoutCancel(ctx)) //nolint:gosec // Close calls it
 	s.quit = quit
 	for p := range s.cfg.Partitions {
 		d := newDrainer(s, p)

@@ -235,7 +235,10 @@ func waiting(t *testing.T, env valkeytest.Env) {
 		}
 		seen[w.Key] = true
 	}
-	for range s.Waiting(t.Context()) {
+	for _, err := range s.Waiting(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		break
 	}
 	env.Advance(2 * window)
