@@ -75,8 +75,8 @@ type scanned struct {
 func (s *Store[V]) scan(ctx context.Context, p int, hash string) iter.Seq2[string, scanned] {
 	return func(yield func(string, scanned) bool) {
 		for cursor := uint64(0); ; {
-			cmd := s.client.B().Hscan().Key(hash).Cursor(cursor).Count(100).Build()
-			reply, err := s.do(ctx, p, cmd).AsScanEntry()
+			cmd := s.way.Client.B().Hscan().Key(hash).Cursor(cursor).Count(100).Build()
+			reply, err := s.way.Do(ctx, p, cmd).AsScanEntry()
 			if err != nil {
 				yield("", scanned{err: err})
 				return
@@ -113,7 +113,7 @@ func (s *Store[V]) settleLetter(ctx context.Context, op, key string, version int
 	p := s.keys.partition(key)
 	at := s.keys.places(p)
 	keys := []string{at.value(key), at.log, at.due, at.dead, at.fill(key)}
-	n, err := s.exec(ctx, p, replayScript, keys, key, which, again).AsInt64()
+	n, err := s.way.Exec(ctx, p, replayScript, keys, key, which, again).AsInt64()
 	if err != nil {
 		return false, fmt.Errorf("writebehind: %s: %w", op, err)
 	}
@@ -176,9 +176,9 @@ type Stats struct {
 // Stats asks for the counts: one round trip to each node, and one for the time.
 func (s *Store[V]) Stats(ctx context.Context) (sum Stats, err error) {
 	const each = 6
-	ctx, cancel := s.bounded(ctx)
+	ctx, cancel := s.way.Bounded(ctx)
 	defer cancel()
-	b := s.client.B()
+	b := s.way.Client.B()
 	var cmds valkey.Commands
 	for p := range s.cfg.Partitions {
 		at := s.keys.places(p)
@@ -188,11 +188,11 @@ func (s *Store[V]) Stats(ctx context.Context) (sum Stats, err error) {
 			b.Zrange().Key(at.due).Min("0").Max("0").Withscores().Build(),
 		)
 	}
-	clock, err := s.client.Do(ctx, b.Time().Build()).AsIntSlice()
+	clock, err := s.way.Client.Do(ctx, b.Time().Build()).AsIntSlice()
 	if err != nil || len(clock) != 2 {
 		return Stats{}, fmt.Errorf("writebehind: stats: the server's time: %w", err)
 	}
-	replies := s.client.DoMulti(ctx, cmds...)
+	replies := s.way.Client.DoMulti(ctx, cmds...)
 	for i := 0; i < len(replies); i += each {
 		if err := sum.add(replies[i:i+each], clock[0]*1000+clock[1]/1000); err != nil {
 			return Stats{}, fmt.Errorf("writebehind: stats: %w", err)

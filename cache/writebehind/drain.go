@@ -93,7 +93,7 @@ func (d *drainer[V]) run(ctx context.Context) {
 
 // take takes the lease if nobody has it, and this process has a call left to make.
 func (d *drainer[V]) take(ctx context.Context) (held *lease.Lease, sent time.Time) {
-	if d.stuck.Load() >= int64(d.cfg.Calls) || d.breakers[d.p].Err() != nil {
+	if d.stuck.Load() >= int64(d.cfg.Calls) || d.way.Err(d.p) != nil {
 		return nil, sent
 	}
 	ctx, cancel := context.WithTimeout(ctx, MaxWait)
@@ -138,7 +138,7 @@ func (d *drainer[V]) hold(ctx context.Context, held *lease.Lease, sent time.Time
 }
 
 func (d *drainer[V]) countLeft(ctx context.Context) {
-	n, err := d.do(ctx, d.p, d.client.B().Hlen().Key(d.at.log).Build()).AsInt64()
+	n, err := d.way.Do(ctx, d.p, d.way.Client.B().Hlen().Key(d.at.log).Build()).AsInt64()
 	if err != nil {
 		d.heard("claim", err)
 	}
@@ -235,7 +235,7 @@ func (t *turn[V]) sleep(d time.Duration) bool {
 func (t *turn[V]) adopt() (done bool) {
 	for t.local.Load() == 0 {
 		keys := []string{t.at.log, t.at.due, t.at.flight, t.at.own}
-		left, err := t.exec(t.ctx, t.p, adoptScript, keys, t.token, strconv.Itoa(adopted)).AsInt64()
+		left, err := t.way.Exec(t.ctx, t.p, adoptScript, keys, t.token, strconv.Itoa(adopted)).AsInt64()
 		switch {
 		case err != nil:
 			if t.ctx.Err() == nil {
@@ -260,7 +260,7 @@ func (t *turn[V]) claim(closing bool) (items []item[V], next time.Duration, err 
 		until = t.until
 	}
 	before := t.local.Load()
-	reply, err := t.exec(t.ctx, t.p, claimScript, []string{t.at.log, t.at.due, t.at.flight, t.at.own},
+	reply, err := t.way.Exec(t.ctx, t.p, claimScript, []string{t.at.log, t.at.due, t.at.flight, t.at.own},
 		t.token, strconv.Itoa(t.cfg.Batch), strconv.Itoa(t.cfg.BatchBytes), until).ToArray()
 	if err != nil {
 		return nil, 0, err

@@ -74,11 +74,11 @@ func (g *group[V]) fetch(items []item[V]) (good []item[V]) {
 	_, ok := g.settle("claim", func(ctx context.Context) valkey.ValkeyResult {
 		cmds := make(valkey.Commands, len(items))
 		for i, it := range items {
-			cmds[i] = g.client.B().Get().Key(g.at.value(it.Key)).Build()
+			cmds[i] = g.way.Client.B().Get().Key(g.at.value(it.Key)).Build()
 		}
 		ctx, cancel := context.WithTimeout(ctx, max(MaxWait, g.cfg.CallTimeout)) // they may be large
 		defer cancel()
-		replies = g.client.DoMulti(ctx, cmds...)
+		replies = g.way.Client.DoMulti(ctx, cmds...)
 		for _, reply := range replies {
 			if err := reply.NonValkeyError(); err != nil {
 				return valkey.NewErrorResult(err)
@@ -220,7 +220,7 @@ func (g *group[V]) ack(items []item[V]) {
 		args = append(args, it.Key, it.claimed, strconv.FormatInt(it.Version, 10))
 	}
 	result, ok := g.settle("ack", func(ctx context.Context) valkey.ValkeyResult {
-		return g.exec(ctx, g.p, ackScript, keys, args...)
+		return g.way.Exec(ctx, g.p, ackScript, keys, args...)
 	})
 	if !ok {
 		return
@@ -256,7 +256,7 @@ func (g *group[V]) fail(items []item[V], reasons []error, rejected bool) {
 			milliseconds(g.pause(it.tries)), cut(reason(i).Error()))
 	}
 	result, ok := g.settle("fail", func(ctx context.Context) valkey.ValkeyResult {
-		return g.exec(ctx, g.p, failScript, keys, args...)
+		return g.way.Exec(ctx, g.p, failScript, keys, args...)
 	})
 	if !ok {
 		return

@@ -34,6 +34,7 @@ import (
 
 	"github.com/flatrate/flatrate/internal/codec"
 	"github.com/flatrate/flatrate/internal/lease"
+	"github.com/flatrate/flatrate/internal/link"
 	"github.com/flatrate/flatrate/internal/script"
 	"github.com/flatrate/flatrate/internal/server"
 	"github.com/valkey-io/valkey-go"
@@ -67,12 +68,15 @@ var (
 	ErrEviction = errors.New("writebehind: the server may evict the log")
 )
 
+// MaxWait is how long a call waits for one answer of the server at most, if ctx has no deadline.
+const MaxWait = link.MaxWait
+
 // MaxKey is the longest key, in bytes.
 const MaxKey = 1024
 
 // Store keeps values of type V that wait for their origin. It is safe for concurrent use.
 type Store[V any] struct {
-	link
+	way       *link.Link
 	cfg       Config[V]
 	keys      keySpace
 	leases    *lease.Server
@@ -103,12 +107,11 @@ func New[V any](client valkey.Client, cfg Config[V]) (*Store[V], error) {
 		return nil, err
 	}
 	s := &Store[V]{
-		cfg: cfg, keys: keys, leases: lease.On(client),
+		way: link.New(client, cfg.Partitions), cfg: cfg, keys: keys, leases: lease.On(client),
 		unmarshal: codec.Unmarshaler[V](cfg.Codec),
 		gates:     make([]chan struct{}, cfg.Partitions),
 		closed:    make(chan struct{}),
 	}
-	s.init(client, cfg.Partitions)
 	for i := range s.gates {
 		s.gates[i] = make(chan struct{}, 1)
 	}
@@ -145,9 +148,9 @@ func (s *Store[V]) check(ctx context.Context) error {
 	if s.checked.Load() {
 		return nil
 	}
-	ctx, cancel := s.bounded(ctx)
+	ctx, cancel := s.way.Bounded(ctx)
 	defer cancel()
-	info, err := server.Probe(ctx, s.client)
+	info, err := server.Probe(ctx, s.way.Client)
 	if err != nil {
 		return fmt.Errorf("writebehind: start: %w", err)
 	}
@@ -155,8 +158,8 @@ func (s *Store[V]) check(ctx context.Context) error {
 		return fmt.Errorf("%w, and with it writes that were acknowledged: its maxmemory-policy is %s, not noeviction or volatile-*", ErrEviction, info.Eviction)
 	}
 	want := strconv.Itoa(s.cfg.Partitions)
-	b := s.client.B()
-	replies := s.client.DoMulti(ctx, b.Set().Key(s.keys.layout()).Value(want).Nx().Build(), b.Get().Key(s.keys.layout()).Build())
+	b := s.way.Client.B()
+	replies := s.way.Client.DoMulti(ctx, b.Set().Key(s.keys.layout()).Value(want).Nx().Build(), b.Get().Key(s.keys.layout()).Build())
 	has, err := replies[1].ToString()
 	if err == nil && !valkey.IsValkeyNil(replies[0].Error()) {
 		err = replies[0].Error()
@@ -205,7 +208,7 @@ func (s *Store[V]) write(ctx context.Context, op, key, head, text string) error 
 	keys := []string{at.value(key), at.log, at.due, at.state, at.fill(key)}
 	args := []string{key, head, text, milliseconds(s.cfg.Window), strconv.Itoa(s.cfg.Limit / s.cfg.Partitions)}
 	put := func() (ok bool, err error) {
-		version, err := s.exec(ctx, p, putScript, keys, args...).ToString()
+		version, err := s.way.Exec(ctx, p, putScript, keys, args...).ToString()
 		if err != nil {
 			return false, fmt.Errorf("writebehind: %s: %w", op, err)
 		}
@@ -260,7 +263,7 @@ func (s *Store[V]) waitForRoom(ctx context.Context, p int, put func() (bool, err
 func (s *Store[V]) Get(ctx context.Context, key string, load func(context.Context) (V, error)) (value V, err error) {
 	p := s.keys.partition(key)
 	at := s.keys.places(p)
-	b, err := s.do(ctx, p, s.client.B().Get().Key(at.value(key)).Build()).AsBytes()
+	b, err := s.way.Do(ctx, p, s.way.Client.B().Get().Key(at.value(key)).Build()).AsBytes()
 	switch {
 	case err == nil:
 		return s.decode(b)
@@ -273,7 +276,7 @@ func (s *Store[V]) Get(ctx context.Context, key string, load func(context.Contex
 	}
 	token := rand.Text()
 	keys := []string{at.value(key), at.fill(key)}
-	b, err = s.exec(ctx, p, missScript, keys, token, milliseconds(s.cfg.LoadTimeout+MaxWait)).AsBytes()
+	b, err = s.way.Exec(ctx, p, missScript, keys, token, milliseconds(s.cfg.LoadTimeout+MaxWait)).AsBytes()
 	switch {
 	case err == nil:
 		return s.decode(b)
@@ -292,7 +295,7 @@ func (s *Store[V]) Get(ctx context.Context, key string, load func(context.Contex
 		}
 		text = headPut + loaded + body
 	}
-	kept, fillErr := s.exec(context.WithoutCancel(ctx), p, fillScript, keys, token, text, milliseconds(s.cfg.TTL)).AsBool()
+	kept, fillErr := s.way.Exec(context.WithoutCancel(ctx), p, fillScript, keys, token, text, milliseconds(s.cfg.TTL)).AsBool()
 	if fillErr != nil {
 		s.cfg.Hooks.Error("load", fillErr)
 	} else if !kept {
