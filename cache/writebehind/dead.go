@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/flatrate/flatrate/internal/script"
@@ -36,7 +37,7 @@ type DeadLetter[V any] struct {
 func (s *Store[V]) DeadLetters(ctx context.Context) iter.Seq2[DeadLetter[V], error] {
 	return func(yield func(DeadLetter[V], error) bool) {
 		for p := range s.cfg.Partitions {
-			at := s.keys.places(p)
+			at := &s.keys.places[p]
 			for key, text := range s.scan(ctx, p, at.dead) {
 				if text.err != nil {
 					yield(DeadLetter[V]{}, fmt.Errorf("writebehind: dead letters: %w", text.err))
@@ -50,14 +51,14 @@ func (s *Store[V]) DeadLetters(ctx context.Context) iter.Seq2[DeadLetter[V], err
 	}
 }
 
-func (s *Store[V]) letter(at places, key, text string) DeadLetter[V] {
+func (s *Store[V]) letter(at *places, key, text string) DeadLetter[V] {
 	d := DeadLetter[V]{Write: Write[V]{Key: key}}
 	l, err := parseLetter(text)
 	if err != nil {
 		d.Err = err
 		return d
 	}
-	d.Version, d.token, d.Reason, d.Tries, d.Died = l.version, newToken(at.tag, l.version), l.reason, int(l.tries), time.UnixMilli(l.when)
+	d.Version, d.token, d.Reason, d.Tries, d.Died = l.version, newToken(at.tag, key, l.version), l.reason, int(l.tries), time.UnixMilli(l.when)
 	e, err := parseEntry(l.value)
 	if d.Deleted = e.deleted; err == nil && !e.deleted {
 		d.Value, err = s.decodeBody(e.body)
@@ -111,7 +112,7 @@ func (s *Store[V]) settleLetter(ctx context.Context, op, key string, version int
 		which = strconv.FormatInt(version, 10)
 	}
 	p := s.keys.partition(key)
-	at := s.keys.places(p)
+	at := &s.keys.places[p]
 	keys := []string{at.value(key), at.log, at.due, at.dead, at.fill(key)}
 	n, err := s.way.Exec(ctx, p, replayScript, keys, key, which, again).AsInt64()
 	if err != nil {
@@ -123,11 +124,9 @@ func (s *Store[V]) settleLetter(ctx context.Context, op, key string, version int
 // Waiting is a key that waits for the origin.
 type Waiting struct {
 	Key string
-	// Version is that of the newest write.
-	Version int64
 	// Since is when the first write of its window came, by the server's clock.
 	Since time.Time
-	// Bytes is what its value takes.
+	// Bytes is what the largest of its values took.
 	Bytes int64
 	// AtOrigin says that a call of Origin has it just now.
 	AtOrigin bool
@@ -141,16 +140,20 @@ type Waiting struct {
 func (s *Store[V]) Waiting(ctx context.Context) iter.Seq2[Waiting, error] {
 	return func(yield func(Waiting, error) bool) {
 		for p := range s.cfg.Partitions {
-			for key, text := range s.scan(ctx, p, s.keys.places(p).log) {
+			for key, text := range s.scan(ctx, p, s.keys.places[p].log) {
 				if text.err != nil {
 					yield(Waiting{}, fmt.Errorf("writebehind: waiting: %w", text.err))
 					return
+				}
+				key, isKey := strings.CutPrefix(key, ".")
+				if text.err == nil && !isKey {
+					continue // a count
 				}
 				e, err := parseState(text.text)
 				if err != nil {
 					err = fmt.Errorf("writebehind: waiting: %w", err)
 				}
-				w := Waiting{key, e.version, time.UnixMilli(e.since), e.size, e.flight != 0, int(e.tries), int(e.fails), e.reason}
+				w := Waiting{key, time.UnixMilli(e.since), e.size, e.flight != 0, int(e.tries), int(e.fails), e.reason}
 				if !yield(w, err) || err != nil {
 					return
 				}
@@ -175,20 +178,14 @@ type Stats struct {
 
 // Stats asks for the counts: one round trip to each node, and one for the time.
 func (s *Store[V]) Stats(ctx context.Context) (sum Stats, err error) {
-	const each = 6
 	ctx, cancel := s.way.Bounded(ctx)
 	defer cancel()
-	b := s.way.Client.B()
 	var cmds valkey.Commands
 	for p := range s.cfg.Partitions {
-		at := s.keys.places(p)
-		cmds = append(cmds,
-			b.Hlen().Key(at.log).Build(), b.Zcard().Key(at.flight).Build(), b.Hlen().Key(at.dead).Build(),
-			b.Hmget().Key(at.state).Field("done", "dead").Build(), b.Exists().Key(at.own).Build(),
-			b.Zrange().Key(at.due).Min("0").Max("0").Withscores().Build(),
-		)
+		cmds = append(cmds, s.counting(p)...)
 	}
-	clock, err := s.way.Client.Do(ctx, b.Time().Build()).AsIntSlice()
+	each := len(cmds) / s.cfg.Partitions
+	clock, err := s.way.Client.Do(ctx, s.way.Client.B().Time().Build()).AsIntSlice()
 	if err != nil || len(clock) != 2 {
 		return Stats{}, fmt.Errorf("writebehind: stats: the server's time: %w", err)
 	}
@@ -199,6 +196,16 @@ func (s *Store[V]) Stats(ctx context.Context) (sum Stats, err error) {
 		}
 	}
 	return sum, nil
+}
+
+// counting asks for the counts of a partition.
+func (s *Store[V]) counting(p int) []valkey.Completed {
+	b, at := s.way.Client.B(), &s.keys.places[p]
+	return []valkey.Completed{
+		b.Hlen().Key(at.log).Build(), b.Zcard().Key(at.flight).Build(), b.Hlen().Key(at.dead).Build(),
+		b.Hmget().Key(at.log).Field("version", "claims", "done", "dead").Build(), b.Exists().Key(at.own).Build(),
+		b.Zrange().Key(at.due).Min("0").Max("0").Withscores().Build(),
+	}
 }
 
 // add counts the replies for one partition.
@@ -214,13 +221,15 @@ func (sum *Stats) add(replies []valkey.ValkeyResult, now int64) error {
 	if err != nil {
 		return err
 	}
-	for i, field := range []*int64{&sum.Done, &sum.Died} {
+	var other int64
+	for i, field := range []*int64{&other, &other, &sum.Done, &sum.Died} {
 		if i < len(counts) && !counts[i].IsNil() {
 			n, err := counts[i].AsInt64()
 			if err != nil {
 				return err
 			}
 			*field += n
+			sum.Waiting-- // it is no key
 		}
 	}
 	drained, err := replies[4].AsInt64()

@@ -44,7 +44,7 @@ const (
 type drainer[V any] struct {
 	*Store[V]
 	p  int
-	at places
+	at *places
 
 	fresh, suspect chan struct{} // full where calls are under way: of writes that have not failed, and of those that have
 	room           chan struct{} // groups that are under way or wait
@@ -56,7 +56,7 @@ type drainer[V any] struct {
 
 func newDrainer[V any](s *Store[V], p int) *drainer[V] {
 	d := &drainer[V]{
-		Store: s, p: p, at: s.keys.places(p),
+		Store: s, p: p, at: &s.keys.places[p],
 		fresh: make(chan struct{}, s.cfg.Calls-s.cfg.Calls/2),
 		room:  make(chan struct{}, 4*s.cfg.Calls),
 		ended: make(chan struct{}, 1),
@@ -138,11 +138,13 @@ func (d *drainer[V]) hold(ctx context.Context, held *lease.Lease, sent time.Time
 }
 
 func (d *drainer[V]) countLeft(ctx context.Context) {
-	n, err := d.way.Do(ctx, d.p, d.way.Client.B().Hlen().Key(d.at.log).Build()).AsInt64()
-	if err != nil {
+	ctx, cancel := d.way.Bounded(ctx)
+	defer cancel()
+	var sum Stats
+	if err := sum.add(d.way.Client.DoMulti(ctx, d.counting(d.p)...), 0); err != nil {
 		d.heard("claim", err)
 	}
-	d.left.Store(n)
+	d.left.Store(sum.Waiting)
 }
 
 // turn is the time from taking a lease to its end.
@@ -159,8 +161,8 @@ type turn[V any] struct {
 // item is a key that was claimed.
 type item[V any] struct {
 	Write[V]
-	claimed string // the version that the log had
-	tries   int
+	claim string // its number
+	tries int
 }
 
 func (t *turn[V]) loop() {
@@ -265,7 +267,7 @@ func (t *turn[V]) claim(closing bool) (items []item[V], next time.Duration, err 
 	if err != nil {
 		return nil, 0, err
 	}
-	var head [3]int64
+	var head [4]int64
 	for i := range min(len(head), len(reply)) {
 		if head[i], err = reply[i].AsInt64(); err != nil {
 			return nil, 0, err
@@ -275,17 +277,16 @@ func (t *turn[V]) claim(closing bool) (items []item[V], next time.Duration, err 
 	case len(reply) == 1 && head[0] == 0:
 		t.end(errOther)
 		return nil, 0, errOther
-	case len(reply)%3 != 0:
-		return nil, 0, fmt.Errorf("the server answered %d parts, not a multiple of 3", len(reply))
+	case len(reply) < len(head) || len(reply)%2 != 0:
+		return nil, 0, fmt.Errorf("the server answered %d parts, not four and pairs", len(reply))
 	}
-	for i := len(head); i < len(reply); i += 3 {
+	for i := len(head); i < len(reply); i += 2 {
 		key, keyErr := reply[i].ToString()
-		version, versionErr := reply[i+1].ToString()
-		tries, triesErr := reply[i+2].AsInt64()
-		if err := errors.Join(keyErr, versionErr, triesErr); err != nil {
+		tries, triesErr := reply[i+1].AsInt64()
+		if err := errors.Join(keyErr, triesErr); err != nil {
 			return nil, 0, err
 		}
-		items = append(items, item[V]{Write: Write[V]{Key: key}, claimed: version, tries: int(tries)})
+		items = append(items, item[V]{Write: Write[V]{Key: key}, claim: strconv.FormatInt(head[3], 10), tries: int(tries)})
 	}
 	t.local.Add(int64(len(items)))
 	if head[2] > before+int64(len(items)) {

@@ -46,23 +46,26 @@ func parseEntry(b []byte) (e entry, err error) {
 	return e, nil
 }
 
-// state is an entry of the log: the numbers of its first eight words, and the last reason.
+// state is an entry of the log: the number of the claim that has the key at the origin, or 0; 1 if it was written
+// since; when its window began (ms); how many bytes its value has at most; the least version that the next value of the
+// window may have; how many calls it has failed, how many of them count, how many writes of the partition were done at the
+// last one, and since when it fails (ms); and the last reason. Each number has a space behind it.
 type state struct {
-	version, since, flight, size, tries, fails, seen, failing int64
-	reason                                                    string
+	flight, again, since, size, base, tries, fails, seen, failing int64
+	reason                                                        string
 }
 
 func parseState(text string) (s state, err error) {
-	words := strings.SplitN(text, " ", 9)
-	if len(words) < 9 {
+	words := strings.SplitN(text, " ", 10)
+	if len(words) < 10 {
 		return s, errors.New("what lies in the log is no entry of this store")
 	}
-	for i, field := range []*int64{&s.version, &s.since, &s.flight, &s.size, &s.tries, &s.fails, &s.seen, &s.failing} {
+	for i, field := range []*int64{&s.flight, &s.again, &s.since, &s.size, &s.base, &s.tries, &s.fails, &s.seen, &s.failing} {
 		if *field, err = strconv.ParseInt(words[i], 10, 64); err != nil {
 			return state{}, fmt.Errorf("what lies in the log is no entry of this store: %w", err)
 		}
 	}
-	s.reason = words[8]
+	s.reason = words[9]
 	return s, nil
 }
 

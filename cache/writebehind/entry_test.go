@@ -44,8 +44,8 @@ func FuzzParseLetter(f *testing.F) {
 }
 
 func FuzzParseState(f *testing.F) {
-	f.Add("1790000000000000 1790000000000 0 12 1 1 5 1790000000001 connection refused")
-	f.Add("1 2 3 4 5 6 7 8")
+	f.Add("0 0 1790000000000 12 1790000000000000 1 1 5 1790000000001 connection refused")
+	f.Add("1 2 3 4 5 6 7 8 9")
 	f.Fuzz(func(t *testing.T, text string) {
 		if s, err := parseState(text); err == nil && !strings.HasSuffix(text, s.reason) {
 			t.Errorf("%q: %+v", text, s)

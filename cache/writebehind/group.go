@@ -97,10 +97,9 @@ func (g *group[V]) fetch(items []item[V]) (good []item[V]) {
 		} else if valkey.IsValkeyNil(err) {
 			err = errGone
 		}
-		it.Version, _ = strconv.ParseInt(it.claimed, 10, 64)
 		if err == nil {
-			it.Version, it.Deleted = max(it.Version, e.version), e.deleted
-			it.token = newToken(g.at.tag, it.Version)
+			it.Version, it.Deleted = e.version, e.deleted
+			it.token = newToken(g.at.tag, it.Key, it.Version)
 			if !e.deleted {
 				it.Value, err = g.decodeBody(e.body)
 			}
@@ -217,7 +216,7 @@ func (g *group[V]) call(items []item[V]) error {
 func (g *group[V]) ack(items []item[V]) {
 	keys, args := g.settlement(items, milliseconds(g.cfg.TTL), milliseconds(g.cfg.Window))
 	for _, it := range items {
-		args = append(args, it.Key, it.claimed, strconv.FormatInt(it.Version, 10))
+		args = append(args, it.Key, it.claim, strconv.FormatInt(it.Version, 10))
 	}
 	result, ok := g.settle("ack", func(ctx context.Context) valkey.ValkeyResult {
 		return g.way.Exec(ctx, g.p, ackScript, keys, args...)
@@ -234,9 +233,9 @@ func (g *group[V]) ack(items []item[V]) {
 
 // settlement begins the keys and the arguments of ack.lua and fail.lua.
 func (g *group[V]) settlement(items []item[V], more ...string) (keys, args []string) {
-	keys = []string{g.at.log, g.at.due, g.at.flight, g.at.state, g.at.dead, g.at.own}
+	keys = []string{g.at.log, g.at.due, g.at.flight, g.at.dead, g.at.own}
 	for _, it := range items {
-		keys = append(keys, g.at.value(it.Key))
+		keys = append(keys, g.at.value(it.Key), g.at.fill(it.Key))
 	}
 	return keys, append([]string{g.token}, more...)
 }
@@ -252,7 +251,7 @@ func (g *group[V]) fail(items []item[V], reasons []error, rejected bool) {
 		if rejected || len(items) == 1 {
 			kind = kindOf(reason(i), rejected)
 		}
-		args = append(args, it.Key, it.claimed, strconv.FormatInt(it.Version, 10), strconv.Itoa(kind),
+		args = append(args, it.Key, it.claim, strconv.FormatInt(it.Version, 10), strconv.Itoa(kind),
 			milliseconds(g.pause(it.tries)), cut(reason(i).Error()))
 	}
 	result, ok := g.settle("fail", func(ctx context.Context) valkey.ValkeyResult {

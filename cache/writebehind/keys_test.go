@@ -12,16 +12,13 @@ func TestKeyTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := keys.places(0)
-	at.tag = "NAME:P"
-	part := func(name string) string { return keys.space.Part(at.tag, name) }
-	got := []string{at.value("KEY"), at.fill("KEY"), part("log"), part("due"), part("flight"), part("state"), part("dead"), part("own"), keys.layout()}
-	keytable.Check(t, got...)
-	at = keys.places(7)
-	got = []string{at.value("a:{b}"), at.fill(""), at.log, at.due, at.flight, at.state, at.dead, at.own, keys.layout()}
+	part := func(name string) string { return keys.space.Part("NAME:P", name) }
+	keytable.Check(t, part("val:KEY"), part("fill:KEY"), part("log"), part("due"), part("flight"), part("dead"), part("own"), keys.layout())
+	at := keys.places[7]
+	got := []string{at.value("a:{b}"), at.fill(""), at.log, at.due, at.flight, at.dead, at.own, keys.layout()}
 	want := []string{
 		"fr:behind:{NAME:7}:val:a:%7Bb%7D", "fr:behind:{NAME:7}:fill:%", "fr:behind:{NAME:7}:log", "fr:behind:{NAME:7}:due",
-		"fr:behind:{NAME:7}:flight", "fr:behind:{NAME:7}:state", "fr:behind:{NAME:7}:dead", "fr:behind:{NAME:7}:own", "fr:behind:{NAME}:layout",
+		"fr:behind:{NAME:7}:flight", "fr:behind:{NAME:7}:dead", "fr:behind:{NAME:7}:own", "fr:behind:{NAME}:layout",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the layout is a public contract: %q, want %q", got, want)

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+
+	"github.com/flatrate/flatrate/internal/key"
 )
 
 // Write is what the origin has to do for one key.
@@ -16,19 +18,21 @@ type Write[V any] struct {
 	Value V
 	// Deleted says that the key has no value any more.
 	Deleted bool
-	// Version grows with each write of a key, and is the same whenever a write is tried again. It is the server's
-	// clock in microseconds, or one more than the last version of the partition if that is higher: so it goes on
-	// growing after the server has lost its data, as far as its clock is right.
+	// Version grows with each write of a key that reaches the origin, and is the same whenever that is tried again. It
+	// is the server's clock in microseconds, or more than the last version that the origin may have if that is higher:
+	// so it goes on growing after the server has lost its data, as far as its clock is right.
 	Version int64
 
 	token string
 }
 
 // Token is the write's idempotency token: the same whenever it is tried again, and no other write's of stores with
-// the same prefix.
+// the same prefix. It has no white space or control bytes: NAME:P:VERSION:KEY, escaped as in the server's keys.
 func (w Write[V]) Token() string { return w.token }
 
-func newToken(tag string, version int64) string { return tag + ":" + strconv.FormatInt(version, 10) }
+func newToken(tag, k string, version int64) string {
+	return tag + ":" + strconv.FormatInt(version, 10) + ":" + key.Escape(k)
+}
 
 // Rejected is what an [Origin] returns if it has written a batch but for some: the index in the batch, and why. Those
 // failed by themselves: each failure counts towards Config.Attempts.

@@ -10,10 +10,10 @@
 //	key                            type    value                                                            ends
 //	fr:behind:{NAME:P}:val:KEY     string  the value: a header, its version, its bytes                      never while it waits; then after the TTL
 //	fr:behind:{NAME:P}:fill:KEY    string  the token of who loads the value                                 after the load's timeout
-//	fr:behind:{NAME:P}:log         hash    KEY -> version, since when, and how often the write has failed   with the last key
+//	fr:behind:{NAME:P}:log         hash    .KEY -> version, since when, and how often the write has failed  with the write, if that is done
+//	                                       version, claims, done, dead: the last version, and counts        never
 //	fr:behind:{NAME:P}:due         zset    KEY -> when it is due (Unix ms)                                  with the last key
 //	fr:behind:{NAME:P}:flight      zset    KEY -> since when it is at the origin (Unix ms)                  with the last key
-//	fr:behind:{NAME:P}:state       hash    version, done and dead: the last version, and two counts         never
 //	fr:behind:{NAME:P}:dead        hash    KEY -> the dead letter                                           with the last letter
 //	fr:behind:{NAME:P}:own         string  the token of who drains the partition                            after the lease, 5 s, unless it is renewed
 //	fr:behind:{NAME}:layout        string  the number of partitions                                         never
@@ -204,8 +204,8 @@ func (s *Store[V]) write(ctx context.Context, op, key, head, text string) error 
 		return err
 	}
 	p := s.keys.partition(key)
-	at := s.keys.places(p)
-	keys := []string{at.value(key), at.log, at.due, at.state, at.fill(key)}
+	at := &s.keys.places[p]
+	keys := []string{at.value(key), at.log, at.due}
 	args := []string{key, head, text, milliseconds(s.cfg.Window), strconv.Itoa(s.cfg.Limit / s.cfg.Partitions)}
 	put := func() (ok bool, err error) {
 		version, err := s.way.Exec(ctx, p, putScript, keys, args...).ToString()
@@ -262,7 +262,7 @@ func (s *Store[V]) waitForRoom(ctx context.Context, p int, put func() (bool, err
 // If the server can't be asked, Get returns an error and does not load: the origin may lack the last writes.
 func (s *Store[V]) Get(ctx context.Context, key string, load func(context.Context) (V, error)) (value V, err error) {
 	p := s.keys.partition(key)
-	at := s.keys.places(p)
+	at := &s.keys.places[p]
 	b, err := s.way.Do(ctx, p, s.way.Client.B().Get().Key(at.value(key)).Build()).AsBytes()
 	switch {
 	case err == nil:
