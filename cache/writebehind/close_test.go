@@ -43,6 +43,7 @@ func (o *tally) has() int {
 
 // TestClose holds that what waits for an hour goes to the origin at once, and that others may go on at once.
 func TestClose(t *testing.T) {
+	t.Parallel()
 	client := valkeytest.Start(t).Client()
 	var o tally
 	cfg := writebehind.Config[int]{Window: time.Hour, Lease: time.Hour, Batch: 10, Origin: o.write}
@@ -82,6 +83,7 @@ func TestClose(t *testing.T) {
 
 // TestCloseWithoutOrigin holds that Close comes back while the origin takes nothing, says so, and loses nothing.
 func TestCloseWithoutOrigin(t *testing.T) {
+	t.Parallel()
 	client := valkeytest.Start(t).Client()
 	o := tally{fail: errors.New("connection refused")}
 	cfg := writebehind.Config[int]{Window: 100 * time.Millisecond, Origin: o.write, Attempts: 2}
@@ -107,6 +109,7 @@ func TestCloseWithoutOrigin(t *testing.T) {
 
 // TestHangingOrigin has an origin that heeds no context for one key: the others pass, and Close comes back.
 func TestHangingOrigin(t *testing.T) {
+	t.Parallel()
 	client := valkeytest.Start(t).Client()
 	var o tally
 	release := make(chan struct{})
@@ -146,6 +149,7 @@ func TestHangingOrigin(t *testing.T) {
 
 // TestStuckForGood has an origin of which no call returns: this process gives the partition up, another one goes on.
 func TestStuckForGood(t *testing.T) {
+	t.Parallel()
 	client := valkeytest.Start(t).Client()
 	release := make(chan struct{})
 	defer close(release)
@@ -184,6 +188,7 @@ func TestStuckForGood(t *testing.T) {
 
 // TestSlowSuccess has an origin that does its work, but says so after its time: nothing is lost or dead.
 func TestSlowSuccess(t *testing.T) {
+	t.Parallel()
 	client := valkeytest.Start(t).Client()
 	var o tally
 	s := newStore(t, client, writebehind.Config[int]{

@@ -8,10 +8,12 @@ package databases
 import (
 	"bytes"
 	"database/sql"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -93,7 +95,7 @@ func (d *Database) Start() {
 	d.log = &bytes.Buffer{}
 	d.cmd = exec.Command(d.run[0], d.run[1:]...) //nolint:gosec,noctx // it lives as long as the test
 	d.cmd.Dir, d.cmd.Stdout, d.cmd.Stderr = d.dir, d.log, d.log
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: nobody(), Setpgid: true}
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: nobody()}
 	if err := onOneThread(d.cmd.Start); err != nil {
 		d.tb.Fatal(err)
 	}
@@ -120,8 +122,37 @@ func (d *Database) Start() {
 
 // Kill ends it with SIGKILL, the processes that it has started included.
 func (d *Database) Kill() {
-	_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL)
+	select {
+	case <-d.exited:
+		return
+	default:
+	}
+	all := d.processes()
+	for _, pid := range all {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
 	<-d.exited
+	for _, pid := range all[1:] { // they hold its memory
+		for syscall.Kill(pid, 0) == nil {
+			<-time.After(time.Millisecond)
+		}
+	}
+}
+
+// processes are its own one and those that it has started.
+func (d *Database) processes() []int {
+	pid := d.cmd.Process.Pid
+	all := []int{pid}
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, task := range tasks {
+		text, _ := os.ReadFile(task) //nolint:gosec // it is the kernel's
+		for word := range strings.FieldsSeq(string(text)) {
+			if child, err := strconv.Atoi(word); err == nil {
+				all = append(all, child)
+			}
+		}
+	}
+	return all
 }
 
 // Pause stops it, and Resume continues: meanwhile nothing answers.
@@ -131,8 +162,8 @@ func (d *Database) Pause() { d.signal(syscall.SIGSTOP) }
 func (d *Database) Resume() { d.signal(syscall.SIGCONT) }
 
 func (d *Database) signal(sig syscall.Signal) {
-	if err := syscall.Kill(-d.cmd.Process.Pid, sig); err != nil {
-		d.tb.Fatal(err)
+	for _, pid := range d.processes() {
+		_ = syscall.Kill(pid, sig)
 	}
 }
 

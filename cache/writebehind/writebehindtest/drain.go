@@ -17,7 +17,7 @@ import (
 // coalesce holds that a key goes to the origin once in a window, with its newest value.
 func coalesce(t *testing.T, env valkeytest.Env) {
 	var o origin[int]
-	s := newStore(t, env, writebehind.Config[int]{Origin: o.write, Window: time.Second})
+	s := newStore(t, env, writebehind.Config[int]{Origin: o.write, Window: 400 * time.Millisecond})
 	const keys, writes = 10, 20
 	for n := range writes {
 		for k := range keys {
@@ -32,7 +32,7 @@ func coalesce(t *testing.T, env valkeytest.Env) {
 	}
 	spent := slices.MaxFunc(o.log, func(a, b writebehind.Write[int]) int { return int(a.Version - b.Version) }).Version -
 		slices.MinFunc(o.log, func(a, b writebehind.Write[int]) int { return int(a.Version - b.Version) }).Version
-	windows := 1 + int(spent/time.Second.Microseconds())
+	windows := 1 + int(spent/(400*time.Millisecond).Microseconds())
 	if len(o.log) < keys || len(o.log) > keys*(1+windows) {
 		t.Errorf("%d writes reached the origin, of %d keys in %d windows", len(o.log), keys, windows)
 	}
@@ -189,7 +189,7 @@ func outage(t *testing.T, env valkeytest.Env) {
 	for k := range 30 {
 		put(t, s, strconv.Itoa(k), k)
 	}
-	until(t, env, "tried often", func() bool { return calls.Load() > 200 })
+	until(t, env, "tried often", func() bool { return calls.Load() > 60 })
 	put(t, s, "3", 333)
 	o.failing(nil)
 	drained(t, env, s)

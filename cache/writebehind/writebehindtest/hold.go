@@ -57,7 +57,7 @@ func block(t *testing.T, env valkeytest.Env) {
 	d := newStore(t, env, cfg)
 	var writers sync.WaitGroup
 	var written atomic.Int64
-	for k := range 20 {
+	for k := range 8 {
 		writers.Go(func() {
 			if err := s.Put(t.Context(), "k"+strconv.Itoa(k), k); err != nil {
 				t.Errorf("Put: %v", err)
@@ -65,10 +65,10 @@ func block(t *testing.T, env valkeytest.Env) {
 			written.Add(1)
 		})
 	}
-	until(t, env, "written", func() bool { return written.Load() == 20 })
+	until(t, env, "written", func() bool { return written.Load() == 8 })
 	writers.Wait()
 	drained(t, env, d)
-	if o.taken() != 23 {
+	if o.taken() != 11 {
 		t.Errorf("%d taken", o.taken())
 	}
 	if _, ok := o.row("gone"); ok {
@@ -125,9 +125,9 @@ func twoDrainers(t *testing.T, env valkeytest.Env) {
 	a := newStore(t, env, cfg)
 	newStore(t, env, cfg)
 	const keys = 20
-	for n := range 200 {
+	for n := range 100 {
 		put(t, a, strconv.Itoa(n%keys), n)
-		if n%40 == 20 {
+		if n%30 == 15 {
 			lose(t, env, prefix)
 		}
 		env.Advance(5 * time.Millisecond)
@@ -136,7 +136,7 @@ func twoDrainers(t *testing.T, env valkeytest.Env) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for k := range keys {
-		if w := o.rows[strconv.Itoa(k)]; w.Value != 200-keys+k {
+		if w := o.rows[strconv.Itoa(k)]; w.Value != 100-keys+k {
 			t.Errorf("key %d: %+v", k, w)
 		}
 	}
