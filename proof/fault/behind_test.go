@@ -457,3 +457,52 @@ func behindDelays(t *testing.T, writes int, poison bool) (delays []time.Duration
 	slices.Sort(delays)
 	return slices.Clone(delays), dead
 }
+
+// TestBehindFsync kills the server with writes in its log, and counts those that are not there when it is back.
+func TestBehindFsync(t *testing.T) {
+	const writes = 2000
+	for mode, test := range map[string]struct {
+		args []string
+		lost int64
+	}{
+		"appendfsync always":   {[]string{"--appendonly", "yes", "--appendfsync", "always"}, 0},
+		"appendfsync everysec": {[]string{"--appendonly", "yes", "--appendfsync", "everysec"}, 0},
+		"no append-only file":  {nil, writes},
+	} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			server := valkeytest.StartWith(t, valkeytest.Config{Args: test.args})
+			s, err := writebehind.New(connect(t, server), writebehind.Config[int]{Window: time.Hour})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var writers sync.WaitGroup
+			var next atomic.Int64
+			for range 16 {
+				writers.Go(func() {
+					for n := next.Add(1); n <= writes; n = next.Add(1) {
+						if err := s.Put(t.Context(), strconv.FormatInt(n, 10), int(n)); err != nil {
+							t.Errorf("Put: %v", err)
+						}
+					}
+				})
+			}
+			writers.Wait()
+			server.Kill()
+			server.Restart()
+			var all writebehind.Stats
+			for deadline := time.Now().Add(30 * time.Second); ; <-time.After(20 * time.Millisecond) {
+				if all, err = s.Stats(t.Context()); err == nil {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatal(err)
+				}
+			}
+			t.Logf("%d acknowledged writes, the server killed: %d are lost", writes, writes-all.Waiting)
+			if writes-all.Waiting != test.lost {
+				t.Errorf("%d are lost, want %d", writes-all.Waiting, test.lost)
+			}
+		})
+	}
+}

@@ -193,7 +193,8 @@ func outage(t *testing.T, env valkeytest.Env) {
 	put(t, s, "3", 333)
 	o.failing(nil)
 	drained(t, env, s)
-	if w, _ := o.row("3"); w.Value != 333 || o.taken() != 31 || len(letters(t, s)) != 0 {
+	// A call that was under way may have taken the old value of 3 before the new one.
+	if w, _ := o.row("3"); w.Value != 333 || o.taken() < 31 || o.taken() > 32 || len(letters(t, s)) != 0 {
 		t.Errorf("%d taken, dead letters %+v", o.taken(), letters(t, s))
 	}
 }
