@@ -43,7 +43,8 @@ const DefaultTTL = 5 * time.Minute
 // NoTTL is the [Config.TTL] that keeps objects until they are deleted.
 const NoTTL = -1
 
-// MaxWait is how long a call waits for one answer of the server at most, if ctx has no deadline.
+// MaxWait is how long a call waits for one answer of the server at most, if ctx has no deadline. A ctx that is cancelled
+// during such a wait does not shorten it.
 const MaxWait = link.MaxWait
 
 const (
@@ -157,8 +158,7 @@ func (s *Store[T]) Set(ctx context.Context, key string, object T) error {
 // mayExpire says whether fields can have a time to live. The server is asked once.
 func (s *Store[T]) mayExpire(ctx context.Context) error {
 	if s.canExpire.Load() == 0 {
-		ctx, cancel := s.way.Bounded(ctx)
-		defer cancel()
+		ctx = s.way.Bounded(ctx)
 		info, err := server.Probe(ctx, s.way.Client, "hpexpire")
 		if err != nil {
 			return err

@@ -8,13 +8,14 @@
 -- ARGV[3]  how many bytes of values at most, but one key in any case
 -- ARGV[4]  until when (ms) what is due is taken, if that is later than now
 -- reply    0 if the lease is another's; else now (ms), for how long nothing more is due (ms; -1 if nothing waits), how
---          many keys are at the origin, the number of this claim, and for each key: the key, its tries
+--          many keys are at the origin, the number of this claim, how many writes were done before it, and for each key: the
+--          key, its tries
 if redis.pcall('GET', KEYS[4]) ~= ARGV[1] then
   return {0}
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local reply, bytes, claim = {now, -1, 0, 0}, 0, false
+local reply, bytes, claim = {now, -1, 0, 0, tonumber(redis.call('HGET', KEYS[1], 'done') or 0)}, 0, false
 local keys = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', math.max(now, tonumber(ARGV[4])), 'LIMIT', 0, ARGV[2])
 for _, key in ipairs(keys) do
   local since, size, base, tries, rest = string.match(redis.call('HGET', KEYS[1], '.' .. key) or '', '^%d+ %d (%d+) (%d+) (%d+) (%d+) (.*)$')

@@ -52,9 +52,7 @@ func TestClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	for k := range 500 {
-		if err := s.Put(t.Context(), strconv.Itoa(k), k); err != nil {
-			t.Fatal(err)
-		}
+		put(t, s, strconv.Itoa(k), k)
 	}
 	if err := s.Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -92,9 +90,7 @@ func TestCloseWithoutOrigin(t *testing.T) {
 		t.Fatal(err)
 	}
 	for k := range 50 {
-		if err := s.Put(t.Context(), strconv.Itoa(k), k); err != nil {
-			t.Fatal(err)
-		}
+		put(t, s, strconv.Itoa(k), k)
 	}
 	if err := s.Close(t.Context()); err == nil || err.Error() != "writebehind: close: 50 keys still wait in the log" {
 		t.Errorf("%v", err)
@@ -129,14 +125,10 @@ func TestHangingOrigin(t *testing.T) {
 	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Put(t.Context(), "hangs", 1); err != nil {
-		t.Fatal(err)
-	}
+	put(t, s, "hangs", 1)
 	until(t, func() bool { return stuck.Load() > 0 })
 	for k := range 100 {
-		if err := s.Put(t.Context(), strconv.Itoa(k), k); err != nil {
-			t.Fatal(err)
-		}
+		put(t, s, strconv.Itoa(k), k)
 	}
 	until(t, func() bool { return o.has() == 100 })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -165,9 +157,7 @@ func TestStuckForGood(t *testing.T) {
 		t.Fatal(err)
 	}
 	for k := range 5 {
-		if err := s.Put(t.Context(), strconv.Itoa(k), k); err != nil {
-			t.Fatal(err)
-		}
+		put(t, s, strconv.Itoa(k), k)
 	}
 	select {
 	case err := <-ended:
@@ -202,9 +192,7 @@ func TestSlowSuccess(t *testing.T) {
 		t.Fatal(err)
 	}
 	for k := range 20 {
-		if err := s.Put(t.Context(), strconv.Itoa(k), k); err != nil {
-			t.Fatal(err)
-		}
+		put(t, s, strconv.Itoa(k), k)
 	}
 	until(t, func() bool { return count(t, s).Waiting == 0 })
 	if all := count(t, s); o.has() != 20 || all.Dead != 0 {
@@ -228,9 +216,7 @@ func TestServerAway(t *testing.T) {
 				t.Fatal(err)
 			}
 			for k := range 200 {
-				if err := s.Put(t.Context(), strconv.Itoa(k), k); err != nil {
-					t.Fatal(err)
-				}
+				put(t, s, strconv.Itoa(k), k)
 			}
 			f[0](server)
 			failed := make(chan error, 3)

@@ -178,8 +178,7 @@ type Stats struct {
 
 // Stats asks for the counts: one round trip to each node, and one for the time.
 func (s *Store[V]) Stats(ctx context.Context) (sum Stats, err error) {
-	ctx, cancel := s.way.Bounded(ctx)
-	defer cancel()
+	ctx = s.way.Bounded(ctx)
 	var cmds valkey.Commands
 	for p := range s.cfg.Partitions {
 		cmds = append(cmds, s.counting(p)...)

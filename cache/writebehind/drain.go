@@ -138,8 +138,7 @@ func (d *drainer[V]) hold(ctx context.Context, held *lease.Lease, sent time.Time
 }
 
 func (d *drainer[V]) countLeft(ctx context.Context) {
-	ctx, cancel := d.way.Bounded(ctx)
-	defer cancel()
+	ctx = d.way.Bounded(ctx)
 	var sum Stats
 	if err := sum.add(d.way.Client.DoMulti(ctx, d.counting(d.p)...), 0); err != nil {
 		d.heard("claim", err)
@@ -162,6 +161,7 @@ type turn[V any] struct {
 type item[V any] struct {
 	Write[V]
 	claim string // its number
+	done  int64  // how many writes were done before it
 	tries int
 }
 
@@ -267,7 +267,7 @@ func (t *turn[V]) claim(closing bool) (items []item[V], next time.Duration, err 
 	if err != nil {
 		return nil, 0, err
 	}
-	var head [4]int64
+	var head [5]int64
 	for i := range min(len(head), len(reply)) {
 		if head[i], err = reply[i].AsInt64(); err != nil {
 			return nil, 0, err
@@ -277,8 +277,8 @@ func (t *turn[V]) claim(closing bool) (items []item[V], next time.Duration, err 
 	case len(reply) == 1 && head[0] == 0:
 		t.end(errOther)
 		return nil, 0, errOther
-	case len(reply) < len(head) || len(reply)%2 != 0:
-		return nil, 0, fmt.Errorf("the server answered %d parts, not four and pairs", len(reply))
+	case len(reply) < len(head) || len(reply)%2 != 1:
+		return nil, 0, fmt.Errorf("the server answered %d parts, not five and pairs", len(reply))
 	}
 	for i := len(head); i < len(reply); i += 2 {
 		key, keyErr := reply[i].ToString()
@@ -286,7 +286,7 @@ func (t *turn[V]) claim(closing bool) (items []item[V], next time.Duration, err 
 		if err := errors.Join(keyErr, triesErr); err != nil {
 			return nil, 0, err
 		}
-		items = append(items, item[V]{Write: Write[V]{Key: key}, claim: strconv.FormatInt(head[3], 10), tries: int(tries)})
+		items = append(items, item[V]{Write: Write[V]{Key: key}, claim: strconv.FormatInt(head[3], 10), done: head[4], tries: int(tries)})
 	}
 	t.local.Add(int64(len(items)))
 	if head[2] > before+int64(len(items)) {

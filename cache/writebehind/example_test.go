@@ -66,7 +66,9 @@ func ExampleStore_Get() {
 
 // An API that takes a batch and says which items it refuses.
 func ExampleRejected() {
-	send := func(context.Context, []writebehind.Write[position]) (refused map[string]string, err error) { return nil, nil }
+	send := func(context.Context, []writebehind.Write[position]) (refused map[string]string, err error) {
+		return nil, nil
+	}
 	origin := func(ctx context.Context, batch []writebehind.Write[position]) error {
 		refused, err := send(ctx, batch)
 		if err != nil {

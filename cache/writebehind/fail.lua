@@ -10,13 +10,15 @@
 -- ARGV[3]  for how long (ms) a write fails until it is one in any case; 0 for ever
 -- ARGV[4]  how many dead letters there are at most
 -- ARGV[5]  the window, ms
--- ARGV[6..]  for each key: the key, the number of the claim, the version that failed (0 if it could not be read), the
+-- ARGV[6]  how many writes were done when the keys were claimed
+-- ARGV[7..]  for each key: the key, the number of the claim, the version that failed (0 if it could not be read), the
 --            kind of failure, when to try again (ms from now), the reason
 -- reply    for each key: 1 if it is a dead letter now, 0 if it is tried again, 2 if it could not be one; {-1} if the
 --          lease is another's
 --
--- The kinds: 2 will always fail, 1 failed alone, 0 failed and nobody knows whether the origin works. The latter counts
--- only if the origin has taken another write since the last failure: an outage makes no dead letters.
+-- The kinds: 3 will always fail; 2 was rejected by itself; 1 failed alone, and nobody knows whether the origin works; 0
+-- failed among others, or was not tried, and does not count. Of 1 only those count before which the origin has taken another
+-- write since the last failure: an outage makes no dead letters.
 if redis.pcall('GET', KEYS[5]) ~= ARGV[1] then
   return {-1}
 end
@@ -26,7 +28,7 @@ local counts = redis.call('HMGET', KEYS[1], 'done', 'version')
 local done, last = tonumber(counts[1] or 0), tonumber(counts[2] or 0)
 local reply = {}
 for i = 6, #KEYS, 2 do
-  local at = 6 + (i - 6) * 3
+  local at = 7 + (i - 6) * 3
   local key, claim, failed, kind, delay, reason = unpack(ARGV, at, at + 5)
   local outcome = 0
   local flight, since, size, tries, fails, seen, failing =
@@ -41,14 +43,14 @@ for i = 6, #KEYS, 2 do
     redis.call('HSET', KEYS[1], '.' .. key, table.concat({'0 0', since, size, version, '0 0 0 0 '}, ' '))
     redis.call('ZADD', KEYS[2], tonumber(since) + tonumber(ARGV[5]), key)
   elseif flight == claim then
-    if kind ~= '0' or done > tonumber(seen) then
+    if kind > '1' or kind == '1' and tonumber(ARGV[6]) > tonumber(seen) then
       fails = fails + 1
     end
     if failing == '0' then
       failing = string.format('%.0f', now)
     end
     local limit = tonumber(ARGV[3])
-    local dead = kind == '2' or tonumber(fails) >= tonumber(ARGV[2]) or limit > 0 and now - tonumber(failing) >= limit
+    local dead = kind == '3' or tonumber(fails) >= tonumber(ARGV[2]) or limit > 0 and now - tonumber(failing) >= limit
     if dead and redis.call('HEXISTS', KEYS[4], key) == 0 and redis.call('HLEN', KEYS[4]) >= tonumber(ARGV[4]) then
       dead, outcome = false, 2
     end

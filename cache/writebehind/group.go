@@ -26,6 +26,7 @@ var (
 
 var (
 	errGone    = Permanent(errors.New("writebehind: the value is gone from the server"))
+	errUntried = errors.New("writebehind: not tried: the origin took nothing else")
 	errTimeout = errors.New("writebehind: Origin did not return within Config.CallTimeout")
 	errGoexit  = errors.New("writebehind: Origin called runtime.Goexit")
 )
@@ -116,7 +117,7 @@ func (g *group[V]) fetch(items []item[V]) (good []item[V]) {
 // write calls the origin, and again with halves where it fails for one write or another.
 func (g *group[V]) write(items []item[V]) {
 	if g.hopeless() {
-		g.fail(items, []error{errors.New("writebehind: the origin took nothing")}, false)
+		g.fail(items, []error{errUntried}, false)
 		return
 	}
 	err := g.call(items)
@@ -244,11 +245,11 @@ func (g *group[V]) settlement(items []item[V], more ...string) (keys, args []str
 // has said so of each.
 func (g *group[V]) fail(items []item[V], reasons []error, rejected bool) {
 	keys, args := g.settlement(items, strconv.Itoa(g.cfg.Attempts), milliseconds(g.cfg.GiveUp),
-		strconv.Itoa(g.cfg.DeadLimit/g.cfg.Partitions), milliseconds(g.cfg.Window))
+		strconv.Itoa(g.cfg.DeadLimit/g.cfg.Partitions), milliseconds(g.cfg.Window), strconv.FormatInt(items[0].done, 10))
 	reason := func(i int) error { return reasons[min(i, len(reasons)-1)] }
 	for i, it := range items {
-		kind := unknown
-		if rejected || len(items) == 1 {
+		kind := among
+		if rejected || len(items) == 1 && reason(i) != errUntried { //nolint:errorlint // it is never wrapped
 			kind = kindOf(reason(i), rejected)
 		}
 		args = append(args, it.Key, it.claim, strconv.FormatInt(it.Version, 10), strconv.Itoa(kind),

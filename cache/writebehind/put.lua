@@ -17,11 +17,12 @@ local entry = redis.call('HGET', KEYS[2], field)
 local time = redis.call('TIME')
 local version = time[1] * 1000000 + time[2]
 local size = #ARGV[3]
-local flight, again, since, had, base, tries
-if entry then
-  flight, again, since, had, base, tries = string.match(entry, '^(%d+) (%d) (%d+) (%d+) (%d+) (%d+)')
+local had, base
+if entry then -- of a key that waits, and has not failed
+  had, base = string.match(entry, '^0 0 %d+ (%d+) (%d+) 0 ')
 end
-if flight ~= '0' or tries ~= '0' or size > tonumber(had) then
+if not had or size > tonumber(had) then
+  local flight, again, since, tries
   local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
   local last
   if not entry then
@@ -32,6 +33,7 @@ if flight ~= '0' or tries ~= '0' or size > tonumber(had) then
     end
     last, flight, again, since = counts[1], '0', '0', now
   else -- the origin may have seen the last version
+    flight, again, since, had, tries = string.match(entry, '^(%d+) (%d) (%d+) (%d+) %d+ (%d+)')
     local head = redis.pcall('GETRANGE', KEYS[1], 0, 24)
     last = type(head) == 'string' and string.match(head, '^\251\1[PD](%d+) ')
     size = math.max(size, tonumber(had))
@@ -48,6 +50,10 @@ if flight ~= '0' or tries ~= '0' or size > tonumber(had) then
     redis.call('ZADD', KEYS[3], now + tonumber(ARGV[4]), ARGV[1])
   end
 end
-version = string.format('%.0f', math.max(version, tonumber(base))) -- where the clock went back
+if version < tonumber(base) then
+  version = base -- the clock went back
+else
+  version = string.format('%.0f', version)
+end
 redis.call('SET', KEYS[1], ARGV[2] .. version .. ' ' .. ARGV[3])
 return version

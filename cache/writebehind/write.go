@@ -59,9 +59,10 @@ func (e *permanentError) Unwrap() error { return e.err }
 
 // The kinds of failure, as fail.lua has them.
 const (
-	unknown   = 0 // nobody knows whether the origin works
-	alone     = 1 // it does, and refuses this write
-	permanent = 2 // and always will
+	among     = 0 // it failed among others, or was not tried
+	alone     = 1 // it failed alone, and nobody knows whether the origin works
+	refused   = 2 // it does, and refuses this write
+	permanent = 3 // and always will
 )
 
 // kindOf says what an error of a write by itself is; rejected says that the origin has taken the others.
@@ -71,7 +72,7 @@ func kindOf(err error, rejected bool) int {
 	case errors.As(err, &forever):
 		return permanent
 	case rejected:
-		return alone
+		return refused
 	}
-	return unknown
+	return alone
 }

@@ -68,7 +68,8 @@ var (
 	ErrEviction = errors.New("writebehind: the server may evict the log")
 )
 
-// MaxWait is how long a call waits for one answer of the server at most, if ctx has no deadline.
+// MaxWait is how long a call waits for one answer of the server at most, if ctx has no deadline. A ctx that is cancelled
+// during such a wait does not shorten it.
 const MaxWait = link.MaxWait
 
 // MaxKey is the longest key, in bytes.
@@ -148,8 +149,7 @@ func (s *Store[V]) check(ctx context.Context) error {
 	if s.checked.Load() {
 		return nil
 	}
-	ctx, cancel := s.way.Bounded(ctx)
-	defer cancel()
+	ctx = s.way.Bounded(ctx)
 	info, err := server.Probe(ctx, s.way.Client)
 	if err != nil {
 		return fmt.Errorf("writebehind: start: %w", err)
@@ -242,6 +242,9 @@ func (s *Store[V]) waitForRoom(ctx context.Context, p int, put func() (bool, err
 	}
 	defer func() { <-s.gates[p] }()
 	for pause := firstAsk; ; pause = min(2*pause, lastAsk) {
+		if ctx.Err() != nil {
+			return ended()
+		}
 		if ok, err := put(); ok || err != nil {
 			return err
 		}

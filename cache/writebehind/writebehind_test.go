@@ -122,11 +122,27 @@ func newStore[V any](t *testing.T, client valkey.Client, cfg writebehind.Config[
 	return s
 }
 
+// put writes on a machine that others use too.
+func put[V any](t *testing.T, s *writebehind.Store[V], key string, value V) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	until(t, func() bool {
+		err := s.Put(ctx, key, value)
+		if err != nil && !strings.Contains(err.Error(), "the server is away") {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+}
+
 func nothing(context.Context, []writebehind.Write[int]) error { return nil }
 
 func count[V any](t *testing.T, s *writebehind.Store[V]) writebehind.Stats {
 	t.Helper()
-	all, err := s.Stats(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // on a machine that others use too
+	defer cancel()
+	all, err := s.Stats(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/flatrate/flatrate/internal/breaker"
@@ -13,7 +14,8 @@ import (
 	"github.com/valkey-io/valkey-go"
 )
 
-// MaxWait is how long a call waits for one answer of the server at most, if ctx has no deadline.
+// MaxWait is how long a call waits for one answer of the server at most, if ctx has no deadline. A ctx that is cancelled
+// during such a wait does not shorten it.
 const MaxWait = time.Second
 
 // Link is the way to a server. Its parts, numbered from 0, are away or not by themselves: what shares a part lies on
@@ -21,22 +23,46 @@ const MaxWait = time.Second
 type Link struct {
 	Client   valkey.Client
 	breakers []breaker.Breaker
+	current  atomic.Pointer[period]
 }
+
+// period is an end that the calls of an eighth of [MaxWait] share: a timer for each of them would cost as much as half a
+// call.
+type period struct {
+	context.Context
+	until time.Time
+}
+
+// waiting has the values of the caller's context, and the end of the period's.
+type waiting struct {
+	context.Context
+	values context.Context
+}
+
+func (w waiting) Value(key any) any { return w.values.Value(key) }
 
 // New returns the way to client's server, which has so many parts.
 func New(client valkey.Client, parts int) *Link {
-	return &Link{client, make([]breaker.Breaker, parts)}
+	return &Link{Client: client, breakers: make([]breaker.Breaker, parts)}
 }
 
 // Err is nil if calls may be made, else why the part counts as away.
 func (l *Link) Err(part int) error { return l.breakers[part].Err() }
 
-// Bounded gives an end to a context that has none.
-func (l *Link) Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, limited := ctx.Deadline(); limited {
-		return ctx, func() {}
+// Bounded gives an end to a context that has none: after [MaxWait], or up to an eighth earlier. A cancellation of ctx
+// does not shorten that.
+func (l *Link) Bounded(ctx context.Context) context.Context {
+	if _, limited := ctx.Deadline(); limited || ctx.Err() != nil {
+		return ctx
 	}
-	return context.WithTimeout(ctx, MaxWait)
+	now, current := time.Now(), l.current.Load()
+	if current == nil || now.After(current.until) {
+		shared, cancel := context.WithTimeout(context.Background(), MaxWait)
+		context.AfterFunc(shared, cancel)
+		current = &period{shared, now.Add(MaxWait / 8)}
+		l.current.Store(current)
+	}
+	return waiting{current, ctx}
 }
 
 // Exec runs a script on keys of a part.
@@ -60,9 +86,7 @@ func (l *Link) guard(ctx context.Context, part int, key string, call func(contex
 	if err := ctx.Err(); err != nil {
 		return valkey.NewErrorResult(err)
 	}
-	limited, cancel := l.Bounded(ctx)
-	defer cancel()
-	result := call(limited)
+	result := call(l.Bounded(ctx))
 	err := result.NonValkeyError()
 	if err == nil || answered(err) {
 		return result

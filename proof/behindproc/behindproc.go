@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/flatrate/flatrate"
@@ -133,6 +134,12 @@ func (p *Process) Kill() {
 	<-p.gone
 	_ = p.cmd.Wait()
 }
+
+// Stop stops the process with SIGSTOP, and Continue lets it go on.
+func (p *Process) Stop() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Continue continues a stopped process.
+func (p *Process) Continue() error { return p.cmd.Process.Signal(syscall.SIGCONT) }
 
 // Heard is what a writer has said so far: its keys, how many writes were acknowledged, and how often it has read something
 // else than it had written.

@@ -224,12 +224,24 @@ func TestBehindKilled(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	b := newBehind(t, 3, 2)
-	for range kills {
+	stops := 0
+	for n := range kills {
 		pause(random)
 		b.kill(random.IntN(len(b.running)))
+		if n%8 == 3 { // a drainer that is stopped for longer than its lease: another one goes on, and then both do
+			p := b.running[len(b.running)-1-stops%2]
+			if err := p.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(1200 * time.Millisecond)
+			if err := p.Continue(); err != nil {
+				t.Fatal(err)
+			}
+			stops++
+		}
 	}
 	b.drain()
-	t.Logf("%d kills", kills)
+	t.Logf("%d kills, %d drainers stopped for longer than their lease", kills, stops)
 	b.mustBeExact()
 }
 

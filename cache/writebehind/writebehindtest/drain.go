@@ -77,7 +77,7 @@ func deleteIsAWrite(t *testing.T, env valkeytest.Env) {
 	s := newStore(t, env, writebehind.Config[string]{Origin: o.write, TTL: writebehind.Forget})
 	for round := range 3 {
 		put(t, s, "gone", strconv.Itoa(round))
-		if err := errors.Join(s.Delete(t.Context(), "gone"), s.Delete(t.Context(), "back")); err != nil {
+		if err := errors.Join(s.Delete(patient(t), "gone"), s.Delete(patient(t), "back")); err != nil {
 			t.Fatal(err)
 		}
 		put(t, s, "back", strconv.Itoa(round))
@@ -207,7 +207,7 @@ func replay(t *testing.T, env valkeytest.Env) {
 	value := strings.Repeat("1 2 \x00", 1000)
 	put(t, s, "a", value)
 	put(t, s, "b", "b")
-	if err := s.Delete(t.Context(), "c"); err != nil {
+	if err := s.Delete(patient(t), "c"); err != nil {
 		t.Fatal(err)
 	}
 	drained(t, env, s)
@@ -216,17 +216,17 @@ func replay(t *testing.T, env valkeytest.Env) {
 		if l.Reason != "no\nspace" || l.Err != nil || l.Deleted != (l.Key == "c") {
 			t.Errorf("%q of %s", l.Reason, l.Key)
 		}
-		if done, err := s.Replay(t.Context(), l.Key, l.Version+1); done || err != nil {
+		if done, err := s.Replay(patient(t), l.Key, l.Version+1); done || err != nil {
 			t.Errorf("another version: %v, %v", done, err)
 		}
 		act := s.Replay
 		if l.Key == "b" {
 			act = s.Discard
 		}
-		if done, err := act(t.Context(), l.Key, l.Version); !done || err != nil {
+		if done, err := act(patient(t), l.Key, l.Version); !done || err != nil {
 			t.Errorf("%v, %v", done, err)
 		}
-		if done, err := act(t.Context(), l.Key, 0); done || err != nil {
+		if done, err := act(patient(t), l.Key, 0); done || err != nil {
 			t.Errorf("again: %v, %v", done, err)
 		}
 	}
@@ -258,7 +258,7 @@ func superseded(t *testing.T, env valkeytest.Env) {
 	drained(t, env, s)
 	put(t, s, "a", "good")
 	drained(t, env, s)
-	if err := s.Close(t.Context()); err != nil {
+	if err := s.Close(patient(t)); err != nil {
 		t.Fatal(err)
 	}
 	cfg.Origin = nil
@@ -268,7 +268,7 @@ func superseded(t *testing.T, env valkeytest.Env) {
 	}
 	o.failing(nil)
 	put(t, s, "b", "good")
-	if done, err := s.Replay(t.Context(), "b", 0); !done || err != nil {
+	if done, err := s.Replay(patient(t), "b", 0); !done || err != nil {
 		t.Errorf("%v, %v", done, err)
 	}
 	want(t, s, "b", "good")

@@ -24,10 +24,10 @@ func full(t *testing.T, env valkeytest.Env) {
 	for k := range 3 {
 		put(t, s, strconv.Itoa(k), k)
 	}
-	if err := s.Put(t.Context(), "3", 3); !errors.Is(err, writebehind.ErrFull) || heard != 1 {
+	if err := s.Put(patient(t), "3", 3); !errors.Is(err, writebehind.ErrFull) || heard != 1 {
 		t.Errorf("%v, heard %d", err, heard)
 	}
-	if err := s.Delete(t.Context(), "4"); !errors.Is(err, writebehind.ErrFull) {
+	if err := s.Delete(patient(t), "4"); !errors.Is(err, writebehind.ErrFull) {
 		t.Errorf("%v", err)
 	}
 	wantNone(t, s, "3")
@@ -42,14 +42,17 @@ func full(t *testing.T, env valkeytest.Env) {
 // block holds that writers wait for room, all of them, and that who waits may go.
 func block(t *testing.T, env valkeytest.Env) {
 	prefix := valkeytest.Prefix(t)
-	cfg := writebehind.Config[int]{Prefix: prefix, Partitions: 1, Limit: 3, Full: writebehind.Block}
+	ctx, leave := context.WithCancel(t.Context())
+	cfg := writebehind.Config[int]{Prefix: prefix, Partitions: 1, Limit: 3, Full: writebehind.Block, Hooks: writebehind.Hooks{Full: func(key string) {
+		if key == "gone" {
+			leave()
+		}
+	}}}
 	s := newStore(t, env, cfg)
 	for k := range 3 {
 		put(t, s, strconv.Itoa(k), k)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	if err := s.Put(ctx, "gone", 3); !errors.Is(err, writebehind.ErrFull) || !errors.Is(err, context.DeadlineExceeded) {
+	if err := s.Put(ctx, "gone", 3); !errors.Is(err, writebehind.ErrFull) || !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	var o origin[int]
@@ -59,7 +62,7 @@ func block(t *testing.T, env valkeytest.Env) {
 	var written atomic.Int64
 	for k := range 8 {
 		writers.Go(func() {
-			if err := s.Put(t.Context(), "k"+strconv.Itoa(k), k); err != nil {
+			if err := s.Put(patient(t), "k"+strconv.Itoa(k), k); err != nil {
 				t.Errorf("Put: %v", err)
 			}
 			written.Add(1)
@@ -103,7 +106,7 @@ func takeover(t *testing.T, env valkeytest.Env) {
 func lose(t *testing.T, env valkeytest.Env, prefix string) {
 	t.Helper()
 	set := env.Client.B().Set().Key(prefix + ":behind:{default:0}:own").Value("another").PxMilliseconds(200).Build()
-	if err := env.Client.Do(t.Context(), set).Error(); err != nil {
+	if err := env.Client.Do(patient(t), set).Error(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -156,7 +159,7 @@ func layout(t *testing.T, env valkeytest.Env) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, err := range []error{other.Start(t.Context()), other.Put(t.Context(), "k", 2)} {
+	for _, err := range []error{other.Start(patient(t)), other.Put(patient(t), "k", 2)} {
 		if err == nil || !strings.Contains(err.Error(), "Config.Partitions") {
 			t.Errorf("another number of partitions: %v", err)
 		}
@@ -171,13 +174,13 @@ func gone(t *testing.T, env valkeytest.Env) {
 	at := prefix + ":behind:{default:0}:val:"
 	for k, cmd := range [][]string{{"DEL", at + "0"}, {"SET", at + "1", "\"foreign\""}, {"SET", at + "2", "\xFB\x01P7 no JSON"}} {
 		put(t, s, strconv.Itoa(k), k)
-		if err := env.Client.Do(t.Context(), env.Client.B().Arbitrary(cmd[0]).Keys(cmd[1]).Args(cmd[2:]...).Build()).Error(); err != nil {
+		if err := env.Client.Do(patient(t), env.Client.B().Arbitrary(cmd[0]).Keys(cmd[1]).Args(cmd[2:]...).Build()).Error(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	put(t, s, "list", 3)
 	for _, cmd := range [][]string{{"DEL"}, {"RPUSH", "x"}} {
-		if err := env.Client.Do(t.Context(), env.Client.B().Arbitrary(cmd[0]).Keys(at+"list").Args(cmd[1:]...).Build()).Error(); err != nil {
+		if err := env.Client.Do(patient(t), env.Client.B().Arbitrary(cmd[0]).Keys(at+"list").Args(cmd[1:]...).Build()).Error(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -192,7 +195,7 @@ func gone(t *testing.T, env valkeytest.Env) {
 			t.Errorf("%+v", l)
 		}
 	}
-	if _, err := s.Get(t.Context(), "3", nil); !errors.Is(err, writebehind.ErrNotFound) {
+	if _, err := s.Get(patient(t), "3", nil); !errors.Is(err, writebehind.ErrNotFound) {
 		t.Error(err)
 	}
 }
@@ -226,7 +229,7 @@ func waiting(t *testing.T, env valkeytest.Env) {
 		put(t, s, strconv.Itoa(k), k)
 	}
 	seen := map[string]bool{}
-	for w, err := range s.Waiting(t.Context()) {
+	for w, err := range s.Waiting(patient(t)) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -235,7 +238,7 @@ func waiting(t *testing.T, env valkeytest.Env) {
 		}
 		seen[w.Key] = true
 	}
-	for _, err := range s.Waiting(t.Context()) {
+	for _, err := range s.Waiting(patient(t)) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -276,7 +279,7 @@ func model(t *testing.T, env valkeytest.Env) {
 			put(t, s, key, step)
 			has[key] = step
 		case 2:
-			if err := s.Delete(t.Context(), key); err != nil {
+			if err := s.Delete(patient(t), key); err != nil {
 				t.Fatal(err)
 			}
 			delete(has, key)
