@@ -6,7 +6,6 @@ import (
 	"errors"
 	"math"
 	"math/big"
-	"math/rand/v2"
 	"net/netip"
 	"reflect"
 	"strconv"
@@ -542,65 +541,5 @@ func large(t *testing.T, env valkeytest.Env) {
 	}
 	if n, ok, err := visits.Add(patient(t), "k", 1); err != nil || !ok || n != 1 {
 		t.Errorf("%d, %v, %v", n, ok, err)
-	}
-}
-
-// model drives a store and a map with the same random schedule.
-func model(t *testing.T, env valkeytest.Env) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
-	s := newStore[user](t, env, object.Config{TTL: time.Hour})
-	email := fieldOf[string](t, s, "email")
-	visits, err := object.NumberOf[int64](s, "visits")
-	if err != nil {
-		t.Fatal(err)
-	}
-	has := map[string]user{}
-	ctx := context.Background()
-	for step := range 1000 {
-		key := string(rune('a' + random.IntN(4)))
-		u, there := has[key]
-		word := []string{"", "x", "y"}[random.IntN(3)]
-		var ok, wantOK bool
-		var err error
-		switch random.IntN(6) {
-		case 0:
-			u, wantOK, ok = user{Name: strconv.Itoa(step), Email: word}, true, true
-			err = s.Set(ctx, key, u)
-			there = true
-		case 1:
-			ok, err = s.Delete(ctx, key)
-			wantOK, there = there, false
-		case 2:
-			ok, err = email.Set(ctx, key, word)
-			u.Email, wantOK = word, there
-		case 3:
-			other := []string{"", "x", "y"}[random.IntN(3)]
-			ok, err = email.CompareAndSet(ctx, key, other, word)
-			if wantOK = there && u.Email == other; wantOK {
-				u.Email = word
-			}
-		case 4:
-			var n int64
-			n, ok, err = visits.Add(ctx, key, int64(step))
-			u.Visits, wantOK = u.Visits+int64(step), there
-			if there && n != u.Visits {
-				t.Fatalf("step %d: the sum is %d, want %d", step, n, u.Visits)
-			}
-		default:
-			var got user
-			got, ok, err = s.Get(ctx, key)
-			if wantOK = there; got != u {
-				t.Fatalf("step %d: %+v, model %+v", step, got, u)
-			}
-		}
-		if err != nil || ok != wantOK {
-			t.Fatalf("step %d: %v, %v; model %v", step, ok, err, wantOK)
-		}
-		delete(has, key)
-		if there {
-			has[key] = u
-		}
 	}
 }
