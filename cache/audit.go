@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/flatrate/flatrate/internal/codec"
 )
 
 // auditAfter is for how long an invalidation may be on its way.
@@ -20,7 +22,7 @@ func (c *Cache[V]) audit(ctx context.Context, key string, load func(context.Cont
 		defer c.auditing.Store(false)
 		ctx, cancel := until(ctx, c.cfg.LoadTimeout+auditAfter+MaxWait)
 		defer cancel()
-		was, err := marshal(c.cfg.Codec, served)
+		was, err := codec.Marshal(c.cfg.Codec, served)
 		if err != nil {
 			return
 		}
@@ -49,6 +51,6 @@ func (c *Cache[V]) same(was []byte, value V, err error) bool {
 	if err != nil {
 		return false
 	}
-	is, err := marshal(c.cfg.Codec, value)
+	is, err := codec.Marshal(c.cfg.Codec, value)
 	return err == nil && bytes.Equal(was, is)
 }

@@ -29,6 +29,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/flatrate/flatrate/internal/codec"
 	"github.com/flatrate/flatrate/internal/lease"
 	"github.com/flatrate/flatrate/internal/script"
 	"github.com/flatrate/flatrate/internal/track"
@@ -79,7 +80,7 @@ func New[V any](client valkey.Client, cfg Config) (*Cache[V], error) {
 	c := &Cache[V]{
 		link: link{client: client}, leases: lease.On(client), keys: keys, cfg: cfg,
 		wantsTTL:  cfg.kept() > 0 || cfg.Early > 0 || cfg.Local.Entries > 0,
-		unmarshal: unmarshaler[V](cfg.Codec),
+		unmarshal: codec.Unmarshaler[V](cfg.Codec),
 		alone:     make(chan struct{}, cfg.Loads),
 		flights:   map[string]*flight[V]{},
 	}

@@ -1,8 +1,9 @@
 package cache
 
 import (
-	"encoding/json"
 	"fmt"
+
+	"github.com/flatrate/flatrate/internal/codec"
 )
 
 // Codec turns values into bytes and back, as encoding/json does. It is used from any goroutine.
@@ -20,44 +21,6 @@ type Compressor interface {
 	Decompress(data []byte) ([]byte, error)
 }
 
-// marshal returns the bytes of a value: by the codec; else bytes and strings as they are, anything else as
-// JSON. V decides, as it does in unmarshaler, not what lies in a V that is an interface.
-func marshal[V any](codec Codec, value V) ([]byte, error) {
-	if codec != nil {
-		return codec.Marshal(value)
-	}
-	switch p := any(&value).(type) {
-	case *string:
-		return []byte(*p), nil
-	case *[]byte:
-		return *p, nil
-	}
-	return json.Marshal(value)
-}
-
-// unmarshaler returns what turns bytes into a V. It is chosen once: finding out for each value would cost an
-// allocation.
-func unmarshaler[V any](codec Codec) func([]byte) (V, error) {
-	var bytes any = func(b []byte) ([]byte, error) { return b, nil }
-	var text any = func(b []byte) (string, error) { return string(b), nil }
-	if codec == nil {
-		if f, ok := bytes.(func([]byte) (V, error)); ok {
-			return f
-		}
-		if f, ok := text.(func([]byte) (V, error)); ok {
-			return f
-		}
-		return func(b []byte) (value V, err error) {
-			err = json.Unmarshal(b, &value)
-			return value, err
-		}
-	}
-	return func(b []byte) (value V, err error) {
-		err = codec.Unmarshal(b, &value)
-		return value, err
-	}
-}
-
 // encode returns the entry of a value.
 func (c *Cache[V]) encode(value V, e entry) (text string, err error) {
 	defer func() {
@@ -65,7 +28,7 @@ func (c *Cache[V]) encode(value V, e entry) (text string, err error) {
 			err = fmt.Errorf("encoding panicked: %v", p)
 		}
 	}()
-	if e.body, err = marshal(c.cfg.Codec, value); err != nil {
+	if e.body, err = codec.Marshal(c.cfg.Codec, value); err != nil {
 		return "", err
 	}
 	if c.cfg.Compressor != nil && len(e.body) >= c.cfg.MinCompress {

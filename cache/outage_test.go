@@ -360,16 +360,14 @@ func TestSizesAndCodecs(t *testing.T) {
 		}
 		for _, size := range []int{0, 1, 100, 5000, 64 << 20} {
 			value := strings.Repeat("0123456789", size/10+1)[:size]
-			loads := 0
-			for range 2 {
+			eventually(t, fmt.Sprintf("%s, %d bytes: a hit", name, size), func() bool { // a busy machine may take longer than MaxWait
+				loads := 0
 				got, err := c.Get(t.Context(), fmt.Sprint(size), func(context.Context) (string, error) { loads++; return value, nil })
 				if err != nil || got != value {
 					t.Errorf("%s, %d bytes: %d bytes, %v", name, size, len(got), err)
 				}
-			}
-			if loads != 1 {
-				t.Errorf("%s, %d bytes: %d loads", name, size, loads)
-			}
+				return loads == 0
+			})
 		}
 		if cfg.Compressor != nil {
 			stored, err := s.Client().Do(t.Context(), s.Client().B().Strlen().Key(cfg.Prefix+":cache:default:{5000}").Build()).AsInt64()

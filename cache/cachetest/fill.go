@@ -355,17 +355,20 @@ func joined(t *testing.T, env valkeytest.Env) {
 	}
 }
 
+// busyLease is one that a busy machine renews in time.
+const busyLease = time.Second
+
 // longLoad loads for longer than the lease and the TTL: one load, and its value for all.
 func longLoad(t *testing.T, env valkeytest.Env) {
 	if env.Embedded {
 		t.Skip("the lease ends by the engine's clock, which stands still")
 	}
-	a, b := two[string](t, env, cache.Config{TTL: 500 * time.Millisecond, Jitter: cache.NoJitter, Lease: 60 * time.Millisecond})
+	a, b := two[string](t, env, cache.Config{TTL: 500 * time.Millisecond, Jitter: cache.NoJitter, Lease: busyLease})
 	g := newGate()
 	first := background(t, a, "k", g.load("v"))
 	await(t, "the load", g.begun)
 	second := background(t, b, "k", g.load("v"))
-	env.Advance(600 * time.Millisecond)
+	env.Advance(busyLease + 100*time.Millisecond)
 	close(g.end)
 	for _, caller := range []<-chan got{first, second} {
 		if r := await(t, "a caller", caller); r.err != nil || r.value != "v" {
@@ -382,7 +385,7 @@ func longBatchAndWrite(t *testing.T, env valkeytest.Env) {
 	if env.Embedded {
 		t.Skip("the lease ends by the engine's clock, which stands still")
 	}
-	a, b := two[string](t, env, cache.Config{Lease: 60 * time.Millisecond})
+	a, b := two[string](t, env, cache.Config{Lease: busyLease})
 	for name, work := range map[string]func(begun chan<- struct{}, end <-chan struct{}) error{
 		"batch": func(begun chan<- struct{}, end <-chan struct{}) error {
 			_, err := a.GetMany(t.Context(), []string{"batch", "x"}, func(_ context.Context, keys []string) (map[string]string, error) {
@@ -405,7 +408,7 @@ func longBatchAndWrite(t *testing.T, env valkeytest.Env) {
 		go func() { done <- work(begun, end) }()
 		await(t, name, begun)
 		other := background(t, b, name, noLoad(t))
-		env.Advance(200 * time.Millisecond)
+		env.Advance(busyLease + 100*time.Millisecond)
 		close(end)
 		if err := await(t, name, done); err != nil {
 			t.Errorf("%s: %v", name, err)

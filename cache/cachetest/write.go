@@ -138,7 +138,7 @@ func writersOverlap(t *testing.T, env valkeytest.Env) {
 		t.Skip("the lease ends by the engine's clock, which stands still")
 	}
 	prefix := valkeytest.Prefix(t)
-	c := newCache[string](t, env, cache.Config{Prefix: prefix, Name: "n", Lease: 60 * time.Millisecond})
+	c := newCache[string](t, env, cache.Config{Prefix: prefix, Name: "n", Lease: busyLease})
 	var o origin
 	begin := func(value string) (end func()) {
 		storing, stored, written := make(chan struct{}), make(chan struct{}), make(chan error, 1)
@@ -160,7 +160,6 @@ func writersOverlap(t *testing.T, env valkeytest.Env) {
 	}
 	fenced := func() {
 		t.Helper()
-		env.Advance(150 * time.Millisecond) // every lease has been renewed, or has ended
 		fill := env.Client.B().Get().Key(prefix + ":cache:fill:n:{k}").Build()
 		if owner, err := env.Client.Do(t.Context(), fill).ToString(); err != nil || owner[0] != 'w' {
 			t.Errorf("who loads is not kept out: %q, %v", owner, err)
@@ -170,9 +169,11 @@ func writersOverlap(t *testing.T, env valkeytest.Env) {
 	first, second, third := begin("first"), begin("second"), begin("third")
 	fenced()
 	second()
+	env.Advance(busyLease + 100*time.Millisecond) // every lease has been renewed, or has ended
 	fenced()
 	reader := background(t, c, "k", o.load)
 	third()
+	env.Advance(busyLease + 100*time.Millisecond)
 	fenced()
 	first()
 	if r := await(t, "who waited", reader); r.err != nil || r.value != "first" {

@@ -143,3 +143,6 @@ func lacks(err *valkey.ValkeyError) bool {
 	text := strings.ToLower(err.Error())
 	return strings.Contains(text, "syntax error") || strings.Contains(text, "unknown command")
 }
+
+// Token is the owner's.
+func (l *Lease) Token() string { return l.token }

@@ -37,7 +37,7 @@ type page struct {
 func cacheRows(ctx context.Context, b *B) []Row {
 	server := valkeytest.StartWith(b, valkeytest.Config{TCP: true})
 	rows := []Row{localHits(ctx, b, server.Addr), hitsWhileDown(ctx, b, server.Addr), serverHits(ctx, b, server.Addr)}
-	return append(append(rows, coldKey(ctx, b, server.Addr)...), batchTrips(ctx, b, server.Addr))
+	return append(append(rows, coldKey(ctx, b, server.Addr)...), batchTrips(ctx, b, server.Addr), behindAck(ctx, b, server.Addr))
 }
 
 func connectTo(ctx context.Context, b *B, addr string) valkey.Client {

@@ -23,7 +23,7 @@ func TestCacheArea(t *testing.T) {
 		short := plan{rounds: 1, round: 10 * time.Millisecond, total: time.Minute}
 		return measure(t.Context(), "cache", cacheRows(t.Context(), b), short, func(f Figure) { figures[f.Row+" "+f.Versus] = f.Value })
 	})
-	if err != nil || len(figures) != 8 {
+	if err != nil || len(figures) != 9 {
 		t.Errorf("%v, %v", figures, err)
 	}
 	if figures["cold-key-loads -"] != 1 || figures["batch-100-round-trips -"] != 2 {

@@ -7,12 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flatrate/flatrate/proof/behindproc"
 	"github.com/flatrate/flatrate/proof/crowd"
 	"github.com/flatrate/flatrate/valkeytest"
 )
 
 func TestMain(m *testing.M) {
 	crowd.Main()
+	behindproc.Main()
 	os.Exit(m.Run())
 }
 

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/flatrate/flatrate/cache/cachetest"
+	"github.com/flatrate/flatrate/cache/object/objecttest"
+	"github.com/flatrate/flatrate/cache/writebehind/writebehindtest"
 	"github.com/flatrate/flatrate/lock/locktest"
 	"github.com/flatrate/flatrate/meter/metertest"
 	"github.com/flatrate/flatrate/ratelimit/ratelimittest"
@@ -16,7 +18,8 @@ import (
 // TestBlocks runs the conformance suites of the building blocks on the embedded engine.
 func TestBlocks(t *testing.T) {
 	for name, suite := range map[string]func(*testing.T, valkeytest.Env){
-		"cache": cachetest.Run, "lock": locktest.Run, "meter": metertest.Run, "ratelimit": ratelimittest.Run, "session": sessiontest.Run,
+		"cache": cachetest.Run, "lock": locktest.Run, "meter": metertest.Run, "object": objecttest.Run, "ratelimit": ratelimittest.Run,
+		"session": sessiontest.Run, "writebehind": writebehindtest.Run,
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, client := start(t)
