@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flatrate/flatrate/cmd/flatrate/internal/replay"
+	"github.com/flatrate/flatrate/cmd/flatrate/internal/usage/bill"
 	"github.com/flatrate/flatrate/cost"
 	"github.com/flatrate/flatrate/meter"
 	"github.com/flatrate/flatrate/valkeytest"
@@ -88,6 +90,24 @@ func TestCostOfParquet(t *testing.T) {
 		if code != 1 || out != "" || strings.Count(problems, "\n") != 1 || !strings.Contains(problems, path+": not a whole Parquet file") {
 			t.Errorf("%d of %d bytes: exit code %d, %q, %s", n, len(whole), code, out, problems)
 		}
+	}
+}
+
+// TestCostReadsWhatReplayPrints holds the two commands together.
+func TestCostReadsWhatReplayPrints(t *testing.T) {
+	o := replay.Outcome{Requests: 3000, Span: 24 * time.Hour,
+		Counts: replay.Counts{Reads: 2911, Created: 121, Lookups: 2747, Hits: 866, Misses: 1881}}
+	var out bytes.Buffer
+	if err := replay.NewResult(o, true, cost.Bill{}, nil).JSON(&out); err != nil {
+		t.Fatal(err)
+	}
+	f, err := bill.ReadReplay("f", &out, bill.Options{ItemBytes: 2048}, cost.Database{USDPerMillion: 1})
+	if err != nil || len(f.Workloads) != 3 {
+		t.Fatalf("%+v, %v", f, err)
+	}
+	d, calls, db := f.Workloads[0].Usage.DynamoDB, f.Workloads[1].Usage.APIGateway.HTTPRequests, f.Workloads[2].Usage.Database
+	if d.Reads[0].Count != 30*2911 || d.Writes[0].Count != 30*121 || calls != 90_000 || db.Reads != 30*2747 || math.Abs(db.HitRate-866/2747.0) > 1e-12 {
+		t.Errorf("%+v", f.Workloads)
 	}
 }
 
