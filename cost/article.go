@@ -109,14 +109,14 @@ func (p Prices) articleSessions(a *Estimate, s Preset, e Estimate, right compari
 	a.Total.MeteredUSD, a.Total.FlatUSD, a.Total.SavingUSD = printed(metered), printed(flat), printed(metered-flat)
 	pair := p.pairUSD(node)
 	a.Services = []ServiceEstimate{{Name: "sessions", MeteredUSD: printed(metered), Need: right.need,
-		Why: fmt.Sprintf("the list price of these reads and writes is $%.2f", right.metered)}}
+		Why: "the list price of these reads and writes is " + dollars(right.metered)}}
 	a.Article = []ArticleFigure{
 		{"DynamoDB", printed(metered), metered, perMonth, right.metered,
 			"prices before the cut of November 2024, a 2 KB write counted as one unit instead of two, its own storage left out"},
 		{node, printed(flat), flat, perMonth, pair,
 			"no such price: list is higher, and a pair in two zones is two nodes"},
 		{"saving", printed(metered - flat), metered - flat, perMonth, right.metered - pair,
-			fmt.Sprintf("what is left after both; with %d x %s it is $%.2f", e.Flat.Count, e.Flat.Node, e.Total.SavingUSD)},
+			fmt.Sprintf("what is left after both; with %d x %s it is %s", e.Flat.Count, e.Flat.Node, dollars(e.Total.SavingUSD))},
 		{"storage", printed(s.Users * 60e3 / 1e9 * 0.25), s.Users * 60e3 / 1e9 * 0.25, perMonth, storageUSD(right),
 			"30 days of sessions are counted although each lives one; a day's are stored"},
 	}
@@ -169,7 +169,7 @@ func (p Prices) articleTable(a *Estimate, s Preset, e Estimate, right comparison
 		ArticleFigure{"cache.t4g.medium", math.Round(flat), flat, perMonth, p.pairUSD("cache.t4g.medium"),
 			"no such price: list is higher, and a pair in two zones is two nodes"},
 		ArticleFigure{"saving", a.Total.SavingUSD, total - flat, perMonth, e.Total.SavingUSD,
-			fmt.Sprintf("the sum of the above, with %d x %s; from $%.2f to $%.2f by what nobody said", e.Flat.Count, e.Flat.Node, e.Total.Low.SavingUSD, e.Total.High.SavingUSD)})
+			fmt.Sprintf("the sum of the above, with %d x %s; from %s to %s by what nobody said", e.Flat.Count, e.Flat.Node, dollars(e.Total.Low.SavingUSD), dollars(e.Total.High.SavingUSD))})
 }
 
 // articleRest are its figures that no preset changes.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 )
 
 // Verdict is what an estimate advises.
@@ -188,11 +189,11 @@ func why(s share, v Verdict, flat float64) string {
 	case s.kept == s.usd:
 		return "API Gateway stays in front, so nothing of its charge is saved"
 	case v == Stay:
-		return fmt.Sprintf("$%.2f a month is less than moving it would add", s.usd)
+		return dollars(s.usd) + " a month is less than moving it would add"
 	case v == UseServerless:
-		return fmt.Sprintf("its part of ElastiCache Serverless is less than $%.2f, and no nodes are cheaper", s.usd)
+		return fmt.Sprintf("its part of ElastiCache Serverless is less than %s, and no nodes are cheaper", dollars(s.usd))
 	}
-	return fmt.Sprintf("its part of the nodes, $%.2f, is less than $%.2f", flat, s.usd)
+	return fmt.Sprintf("its part of the nodes, %s, is less than %s", dollars(flat), dollars(s.usd))
 }
 
 // ranges fills in the total, low and high, and what they hang on.
@@ -271,13 +272,13 @@ func overall(e Estimate) (Verdict, string) {
 	b := e.Best
 	switch {
 	case len(b.Switch) == 0:
-		return Stay, fmt.Sprintf("no part of $%.2f a month is cheaper on Valkey", e.Total.MeteredUSD)
+		return Stay, fmt.Sprintf("no part of %s a month is cheaper on Valkey", dollars(e.Total.MeteredUSD))
 	case len(b.Stay) > 0:
-		return Mixed, fmt.Sprintf("$%.2f a month with some services on %s is the cheapest of all mixtures, $%.2f less than now", b.USD, b.Flat.name(), b.SavingUSD)
+		return Mixed, fmt.Sprintf("%s a month with some services on %s is the cheapest of all mixtures, %s less than now", dollars(b.USD), b.Flat.name(), dollars(b.SavingUSD))
 	case b.Kind == Serverless:
-		return UseServerless, fmt.Sprintf("ElastiCache Serverless costs $%.2f a month, $%.2f less than now", b.USD, b.SavingUSD)
+		return UseServerless, fmt.Sprintf("ElastiCache Serverless costs %s a month, %s less than now", dollars(b.USD), dollars(b.SavingUSD))
 	}
-	return Switch, fmt.Sprintf("%s costs $%.2f a month, $%.2f less than now", b.Flat.name(), b.USD, b.SavingUSD)
+	return Switch, fmt.Sprintf("%s costs %s a month, %s less than now", b.Flat.name(), dollars(b.USD), dollars(b.SavingUSD))
 }
 
 func (f FlatSize) name() string {
@@ -285,6 +286,20 @@ func (f FlatSize) name() string {
 		return "ElastiCache Serverless"
 	}
 	return fmt.Sprintf("%d x %s", f.Count, f.Node)
+}
+
+// dollars is a sum to the cent, as reports round it.
+func dollars(usd float64) string {
+	cents := int64(math.Round(math.Abs(usd) * 100))
+	digits := strconv.FormatInt(cents/100, 10)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	sign := ""
+	if usd < 0 && cents > 0 {
+		sign = "-"
+	}
+	return fmt.Sprintf("%s$%s.%02d", sign, digits, cents%100)
 }
 
 func compareFloat(a, b float64) int {
@@ -310,7 +325,7 @@ func (p Prices) assume(e *Estimate, c comparison) {
 	}
 	if c.plan.Flat.CrossAZ == 0 && c.need.TransferBytes > 0 {
 		if usd, err := p.price("transfer", "cross-AZ GB"); err == nil {
-			add("traffic between availability zones is left out: if half of it crosses, $%.2f a month", c.need.TransferBytes/2/decimalGB*usd)
+			add("traffic between availability zones is left out: if half of it crosses, %s a month", dollars(c.need.TransferBytes/2/decimalGB*usd))
 		}
 	}
 	if e.Best.Kind == Serverless {

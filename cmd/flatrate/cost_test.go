@@ -4,12 +4,18 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/flatrate/flatrate/cmd/flatrate/internal/replay"
+	"github.com/flatrate/flatrate/cmd/flatrate/internal/usage/bill"
 	"github.com/flatrate/flatrate/cost"
 	"github.com/flatrate/flatrate/meter"
 	"github.com/flatrate/flatrate/valkeytest"
+	"github.com/parquet-go/parquet-go"
 )
 
 // runCost runs flatrate cost with the shipped prices.
@@ -50,6 +56,58 @@ func TestCostRefuses(t *testing.T) {
 		if code != 2 || out != "" || strings.Count(problems, "\n") != 1 || !strings.HasPrefix(problems, "flatrate: ") {
 			t.Errorf("%s: exit code %d, %q, %q", args, code, out, problems)
 		}
+	}
+}
+
+// TestCostOfParquet reads a report as Parquet, whole and cut short.
+func TestCostOfParquet(t *testing.T) {
+	type lineItem struct {
+		Product string    `parquet:"line_item_product_code"`
+		Usage   string    `parquet:"line_item_usage_type"`
+		Amount  float64   `parquet:"line_item_usage_amount"`
+		Cost    float64   `parquet:"line_item_unblended_cost"`
+		Kind    string    `parquet:"line_item_line_item_type"`
+		Start   time.Time `parquet:"line_item_usage_start_date,timestamp(microsecond)"`
+		End     time.Time `parquet:"line_item_usage_end_date,timestamp(microsecond)"`
+	}
+	from := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	path := filepath.Join(t.TempDir(), "report.parquet")
+	if err := parquet.WriteFile(path, []lineItem{{"AmazonDynamoDB", "ReadRequestUnits", 1.2e8, 15, "Usage", from, from.AddDate(0, 0, 30)}}); err != nil {
+		t.Fatal(err)
+	}
+	if e := estimateOf(t, "--cur", path); e.Total.MeteredUSD != 15 {
+		t.Errorf("$%v", e.Total.MeteredUSD)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{8, len(whole) / 2, len(whole) - 1} {
+		if err := os.WriteFile(path, whole[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, out, problems := runCost(t, "--cur", path)
+		if code != 1 || out != "" || strings.Count(problems, "\n") != 1 || !strings.Contains(problems, path+": not a whole Parquet file") {
+			t.Errorf("%d of %d bytes: exit code %d, %q, %s", n, len(whole), code, out, problems)
+		}
+	}
+}
+
+// TestCostReadsWhatReplayPrints holds the two commands together.
+func TestCostReadsWhatReplayPrints(t *testing.T) {
+	o := replay.Outcome{Requests: 3000, Span: 24 * time.Hour,
+		Counts: replay.Counts{Reads: 2911, Created: 121, Lookups: 2747, Hits: 866, Misses: 1881}}
+	var out bytes.Buffer
+	if err := replay.NewResult(o, true, cost.Bill{}, nil).JSON(&out); err != nil {
+		t.Fatal(err)
+	}
+	f, err := bill.ReadReplay("f", &out, bill.Options{ItemBytes: 2048}, cost.Database{USDPerMillion: 1})
+	if err != nil || len(f.Workloads) != 3 {
+		t.Fatalf("%+v, %v", f, err)
+	}
+	d, calls, db := f.Workloads[0].Usage.DynamoDB, f.Workloads[1].Usage.APIGateway.HTTPRequests, f.Workloads[2].Usage.Database
+	if d.Reads[0].Count != 30*2911 || d.Writes[0].Count != 30*121 || calls != 90_000 || db.Reads != 30*2747 || math.Abs(db.HitRate-866/2747.0) > 1e-12 {
+		t.Errorf("%+v", f.Workloads)
 	}
 }
 

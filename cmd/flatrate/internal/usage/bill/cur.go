@@ -161,7 +161,11 @@ func (l *line) times() error {
 	if l.parsed {
 		return nil
 	}
-	for c, to := range map[column]*time.Time{start: &l.start, end: &l.end} {
+	for _, c := range [...]column{start, end} {
+		to := &l.start
+		if c == end {
+			to = &l.end
+		}
 		ok := false
 		for _, layout := range timeLayouts {
 			if at, err := time.Parse(layout, l.text[c]); err == nil {
