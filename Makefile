@@ -9,7 +9,7 @@ each = @set -e; for m in $(MODULES); do echo "-- $$m: $(1)"; (cd $$m && $(1)); d
 
 NEWER    ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flatrate
 
-.PHONY: help servers test newer race lint build bench fuzz fault interleavings oracle cur meter soak tidy release-check
+.PHONY: help servers test newer newest race lint build bench fuzz fault interleavings oracle cur meter soak tidy release-check
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -23,6 +23,10 @@ test: servers ## Run all tests against real servers
 newer: ## Run the tests of leases and locks on Valkey 8.1, whose packages are unpacked below NEWER (Debian)
 	sh tools/newer-valkey.sh $(NEWER)/trixie trixie
 	PATH="$(NEWER)/trixie/bin:$$PATH" go test -count=1 ./internal/lease ./internal/server ./lock
+
+newest: ## Run the tests of objects on Valkey 9, with its TTL for fields, from Debian's unstable packages
+	sh tools/newer-valkey.sh $(NEWER)/sid sid
+	PATH="$(NEWER)/sid/bin:$$PATH" go test -count=1 ./cache/object
 
 race: servers ## Run all tests under the race detector
 	$(call each,go test -race ./...)

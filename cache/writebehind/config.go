@@ -107,8 +107,9 @@ type Config[V any] struct {
 	// CallTimeout bounds each call. Default 10 s.
 	CallTimeout time.Duration
 
-	// Attempts is how often a write fails until it is a dead letter. Failures of an origin that takes nothing else
-	// either don't count, but for the first. Default 10.
+	// Attempts is how often a write fails until it is a dead letter: alone in a call, or by [Rejected]. Failures alone in
+	// a call don't count, but for the first, unless the origin has taken another write of the partition since the last
+	// one: it may be away. Default 10.
 	Attempts int
 	// Backoff is the pause after a write's first failure. It doubles with each, up to MaxBackoff, give or take a
 	// fifth. Default 100 ms, and 30 s.

@@ -199,7 +199,9 @@ func (t *turn[V]) loop() {
 			}
 			pause, t.orphans = max(firstRetry, min(2*pause, lastRetry)), true // it may have been done
 		case len(items) > 0:
-			pause = 0
+			if pause = 0; len(items) < t.cfg.Batch && !closing {
+				pause = t.gather()
+			}
 			t.launch(items)
 		case last && t.local.Load() == 0 && !t.orphans:
 			return
@@ -210,13 +212,16 @@ func (t *turn[V]) loop() {
 		default:
 			pause = min(max(t.cfg.Window/2, leastPoll), mostPoll)
 			if next >= 0 {
-				pause = min(max(next, time.Millisecond), pause)
+				pause = min(max(next, t.gather()), pause)
 			}
 		}
 	}
 }
 
-// sleep returns after d, or sooner if there may be something to do; false if the lease has ended.
+// gather is between two claims that find few keys: what becomes due meanwhile goes in one call, not in one each.
+func (t *turn[V]) gather() time.Duration { return max(t.cfg.Window/10, time.Millisecond) }
+
+// sleep returns after d, or when the store is closed; false if the lease has ended.
 func (t *turn[V]) sleep(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -227,7 +232,6 @@ func (t *turn[V]) sleep(d time.Duration) bool {
 	select {
 	case <-timer.C:
 	case <-closed:
-	case <-t.ended:
 	case <-t.ctx.Done():
 	}
 	return t.ctx.Err() == nil

@@ -204,7 +204,7 @@ func prepare(tb testing.TB, dir, name string, args ...string) {
 // program finds a program on the PATH, or where Debian has PostgreSQL's.
 func program(tb testing.TB, name string) string {
 	tb.Helper()
-	if path, err := exec.LookPath(name); err == nil && !strings.HasPrefix(path, "/root") {
+	if path, err := exec.LookPath(name); err == nil && !strings.HasPrefix(path, "/root") { // where nobody may look
 		return path
 	}
 	if paths, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name); len(paths) > 0 {
