@@ -30,6 +30,7 @@ import (
 
 	"github.com/flatrate/flatrate/internal/lease"
 	"github.com/flatrate/flatrate/internal/script"
+	"github.com/flatrate/flatrate/internal/track"
 	"github.com/valkey-io/valkey-go"
 )
 
@@ -49,7 +50,7 @@ type Cache[V any] struct {
 	alone     chan struct{} // loads while the server is away
 
 	local    *local[V] // nil if there is none
-	tracker  *tracker
+	tracker  *track.Tracker
 	polls    atomic.Bool // the server tells nothing
 	auditing atomic.Bool
 	closed   atomic.Bool
@@ -96,7 +97,7 @@ func (c *Cache[V]) Close() {
 	if c.local == nil || !c.closed.CompareAndSwap(false, true) {
 		return
 	}
-	c.tracker.close()
+	c.tracker.Close()
 	c.local.stop()
 }
 
