@@ -4,9 +4,9 @@
 -- ARGV[1]  idle timeout, ms
 -- ARGV[2]  absolute timeout, s; 0 for none
 -- ARGV[3]  the value, a member on each line
--- reply    when it was created, Unix s; 0 if something lies there: a session, or what remembers one that was ended
+-- reply    when it was created, Unix s; -1 if something lies there: a session, or what remembers one that was ended
 if redis.call('EXISTS', KEYS[1]) == 1 then
-  return 0
+  return -1
 end
 local time = redis.call('TIME')
 local left = tonumber(ARGV[1])

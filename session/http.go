@@ -60,7 +60,9 @@ func (m *Manager[T]) Handler(next http.Handler) http.Handler {
 			q.w.begin(http.StatusOK)
 			return
 		}
-		q.after()
+		if !q.w.replaced {
+			q.after()
+		}
 	})
 }
 
@@ -167,7 +169,7 @@ func (q *request[T]) load(ctx context.Context) {
 			q.s.lost = true
 			return
 		}
-		q.err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+		q.err = err
 	case !ok:
 		q.m.cfg.Hooks.Refused("unknown")
 		q.s = q.m.empty()
@@ -297,7 +299,7 @@ func (q *request[T]) commit(first bool) error {
 	ctx := context.WithoutCancel(q.r.Context())
 	if !s.fresh {
 		_, err := q.m.Set(ctx, s) // if it has ended, there is nothing to be saved
-		return unavailable(err)
+		return err
 	}
 	empty, err := q.m.isEmpty(s)
 	if err != nil || empty {
@@ -306,15 +308,7 @@ func (q *request[T]) commit(first bool) error {
 	if !first {
 		return ErrHeaderSent
 	}
-	return unavailable(q.m.begin(ctx, s, Terms{}))
-}
-
-// unavailable marks errors that say nothing of the session.
-func unavailable(err error) error {
-	if err == nil || errors.Is(err, ErrConflict) || errors.Is(err, ErrTooLarge) || !cutOff(err) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	return q.m.begin(ctx, s, Terms{})
 }
 
 // tell sends the client a token that it does not know yet.

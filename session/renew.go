@@ -23,7 +23,8 @@ var (
 // they are. s.Token is the new one. Requests under way with the old one see the session as it was for [Config.Grace];
 // what they change is kept. It is atomic: of several requests that renew at once one gets the new token, the others
 // are left without one (s.Token is empty), since the visitor gets it from the first. Changes of s.Value are not
-// saved. The error is [ErrEnded] if the session has ended. One round trip.
+// saved. The errors are [ErrEnded] if the session has ended, and with a request's context [ErrHeaderSent]
+// if the response has begun. One round trip.
 func (m *Manager[T]) Renew(ctx context.Context, s *Session[T]) error {
 	switch {
 	case s == nil || s.fresh:
@@ -31,6 +32,9 @@ func (m *Manager[T]) Renew(ctx context.Context, s *Session[T]) error {
 	case s.old:
 		s.Token = ""
 		return nil
+	}
+	if q, err := m.requestOf(ctx); err == nil && q.w.begun {
+		return ErrHeaderSent
 	}
 	token := newToken(s.at.tag)
 	to, _ := locate(token, false)

@@ -50,8 +50,7 @@ var (
 	ErrTooLarge = errors.New("session: too large")
 	// ErrEnded is returned by [Manager.Renew] if the session has ended.
 	ErrEnded = errors.New("session: has ended")
-	// ErrUnavailable is in the errors of [Manager.Load], [Manager.Read] and the middleware if the server could not
-	// be asked.
+	// ErrUnavailable is what the errors of all calls are if the server did not answer, or answered with an error.
 	ErrUnavailable = errors.New("session: the server can't be asked")
 )
 
@@ -246,7 +245,7 @@ func (m *Manager[T]) put(ctx context.Context, s *Session[T], stored []member, to
 	}
 	args := []string{milliseconds(idle), strconv.Itoa(int(absolute.Seconds())), string(body)}
 	created, err := m.create(ctx, at, idle, s.Value, args)
-	if err != nil || created == 0 {
+	if err != nil || created < 0 {
 		return false, wrap("create", err)
 	}
 	s.Token, s.at, s.fresh, s.old = token, at, false, false
@@ -331,9 +330,22 @@ func (m *Manager[T]) Delete(ctx context.Context, token string) error {
 	return m.endAt(ctx, at, m.old.Find != nil)
 }
 
+// callError is that of a call to the server.
+type callError struct {
+	op  string
+	err error
+}
+
+func (e *callError) Error() string { return "session: " + e.op + ": " + e.err.Error() }
+
+func (e *callError) Unwrap() error { return e.err }
+
+// Is makes errors.Is(err, ErrUnavailable) true.
+func (e *callError) Is(target error) bool { return target == ErrUnavailable }
+
 func wrap(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("session: %s: %w", op, err)
+	return &callError{op, err}
 }

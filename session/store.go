@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"time"
 
-	"github.com/flatrate/flatrate/internal/link"
 	"github.com/flatrate/flatrate/internal/script"
 	"github.com/valkey-io/valkey-go"
 )
@@ -237,6 +236,3 @@ func codeAnd(result valkey.ValkeyResult) (code int64, text string, err error) {
 	text, err = reply[1].ToString()
 	return code, text, err
 }
-
-// cutOff says whether a call may still have an effect: its answer was lost.
-func cutOff(err error) bool { return err != nil && !link.Answered(err) }
