@@ -1,5 +1,5 @@
 # Verbs loop over the modules; proof/ has a workspace of its own, so each verb runs inside the module.
-MODULES  := . cmd/flatrate contrib/grpc proof
+MODULES  := . cmd/flatrate contrib/gorilla contrib/grpc proof
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 AREA     ?= connect
 FUZZTIME ?= 20s
