@@ -3,6 +3,8 @@ module github.com/flatrate/flatrate/proof
 go 1.26.0
 
 require (
+	github.com/alexedwards/scs/goredisstore v0.0.0-20250212122300-421ef1d8611c
+	github.com/alexedwards/scs/v2 v2.9.0
 	github.com/anishathalye/porcupine v1.3.1
 	github.com/bsm/redislock v0.9.4
 	github.com/envoyproxy/go-control-plane/envoy v1.39.0

@@ -1,11 +1,12 @@
 #!lua
 -- KEYS[1]  the session
 -- KEYS[2]  its user's index, if it has a user
--- ARGV[1]  how many bytes the record may have
--- ARGV[2]  1 to compare what is replaced, 0 to replace it
--- ARGV[3..]  for each member: name, value ('' to remove it), and if it is compared what it was ('' for none)
--- reply    {1, ms until a read should extend the idle time}; {0, 0} if the session has ended; {2, member} if that is
---          not what it was; {3, place} if the session is there now; {4, bytes} if there would be too many
+-- ARGV[1]  options, if it begins with "@=": how many bytes the record may have, c to compare what is replaced, x to
+--          extend the idle time; else the first of the members
+-- ARGV[2..]  for each member: name, value ('' to remove it), and if it is compared what it was ('' for none)
+-- reply    {1, ms until a read should extend the idle time, 0 if it was not}; {0, 0} if the session has ended;
+--          {2, member} if that is not what it was; {3, place} if the session is there now; {4, bytes} if there would be
+--          too many
 --
 -- A session that has ended is never made again. Members whose names begin with '@' are not compared.
 local record = redis.call('GET', KEYS[1])
@@ -20,9 +21,11 @@ local created, idle, absolute, body = string.match(record, '^1%d+ (%d+) (%d+) (%
 if not created then
   return redis.error_reply('ERR the key holds no session')
 end
-local compare = ARGV[2] == '1'
+local options = string.match(ARGV[1], '^@=(.*)$')
+local most = tonumber(string.match(options or '', '%d+') or 65536)
+local compare = options and string.find(options, 'c', 1, true)
 local order, new, old = {}, {}, {}
-for i = 3, #ARGV, compare and 3 or 2 do
+for i = options and 2 or 1, #ARGV, compare and 3 or 2 do
   order[#order + 1] = ARGV[i]
   new[ARGV[i]] = ARGV[i + 1]
   if compare then
@@ -58,6 +61,16 @@ for _, name in ipairs(order) do
     end
   end
 end
+if not (options and string.find(options, 'x', 1, true)) then
+  if changed then
+    local saved = string.match(record, '^[^\n]*\n') .. '{' .. table.concat(lines, ',\n') .. '}'
+    if #saved > most and #saved > #record then
+      return {4, tostring(#saved)}
+    end
+    redis.call('SET', KEYS[1], saved, 'KEEPTTL')
+  end
+  return {1, '0'}
+end
 local time = redis.call('TIME')
 local left = tonumber(idle)
 if absolute ~= '0' then
@@ -67,18 +80,16 @@ if left <= 0 then
   redis.call('DEL', KEYS[1])
   return {0, 0}
 end
-if changed then
-  local saved = '1' .. string.format('%010.0f', tonumber(time[1])) .. ' ' .. created .. ' ' .. idle .. ' ' .. absolute .. '\n{' .. table.concat(lines, ',\n') .. '}'
-  if #saved > tonumber(ARGV[1]) and #saved > #record then
-    return {4, tostring(#saved)}
-  end
-  redis.call('SET', KEYS[1], saved, 'PX', left)
-  if KEYS[2] then
-    local ends = time[1] * 1000 + math.floor(time[2] / 1000) + left
-    redis.call('ZADD', KEYS[2], 'XX', string.format('%.0f', ends), string.match(KEYS[1], '[^:]*$'))
-    if redis.call('PTTL', KEYS[2]) < left then
-      redis.call('PEXPIRE', KEYS[2], left)
-    end
+local saved = '1' .. string.format('%010.0f', tonumber(time[1])) .. ' ' .. created .. ' ' .. idle .. ' ' .. absolute .. '\n{' .. table.concat(lines, ',\n') .. '}'
+if #saved > most and #saved > #record then
+  return {4, tostring(#saved)}
+end
+redis.call('SET', KEYS[1], saved, 'PX', left)
+if KEYS[2] then
+  local ends = time[1] * 1000 + math.floor(time[2] / 1000) + left
+  redis.call('ZADD', KEYS[2], 'XX', string.format('%.0f', ends), string.match(KEYS[1], '[^:]*$'))
+  if redis.call('PTTL', KEYS[2]) < left then
+    redis.call('PEXPIRE', KEYS[2], left)
   end
 end
 return {1, tostring(math.ceil(idle / 20))}

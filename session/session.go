@@ -298,7 +298,7 @@ func (m *Manager[T]) open(token string, f found) (*Session[T], error) {
 }
 
 // Set saves the members of s.Value that changed since s was created, read or last saved, and puts
-// off its end by the idle timeout; ok is false if the session has ended, and then nothing is saved. Nothing is sent
+// off its end by the idle timeout as Get does; ok is false if the session has ended, and then nothing is saved. Nothing is sent
 // if nothing has changed: ok is true then. The errors are [ErrTooLarge] and, with [Compare], [ErrConflict], and nothing
 // is saved then either. One round trip, two if the token was replaced meanwhile.
 func (m *Manager[T]) Set(ctx context.Context, s *Session[T]) (ok bool, err error) {

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"reflect"
+	"strconv"
 	"time"
 
 	"github.com/flatrate/flatrate/internal/script"
@@ -176,9 +177,21 @@ func (m *Manager[T]) save(ctx context.Context, s *Session[T], changes []change) 
 			}
 		}
 	}
-	args := []string{fmt.Sprint(m.cfg.MaxBytes), "0"}
+	// What is the default is not sent: it would be a tenth of the call.
+	extend := m.cfg.AskAlways || !m.hints.fresh(s.at.digest, time.Now())
+	options := "@="
+	if m.cfg.MaxBytes != DefaultMaxBytes {
+		options += strconv.Itoa(m.cfg.MaxBytes)
+	}
 	if m.cfg.Conflict == Compare {
-		args[1] = "1"
+		options += "c"
+	}
+	if extend {
+		options += "x"
+	}
+	var args []string
+	if options != "@=" {
+		args = append(args, options)
 	}
 	old := lookup(s.wire)
 	for _, c := range sealed {
@@ -189,14 +202,18 @@ func (m *Manager[T]) save(ctx context.Context, s *Session[T], changes []change) 
 		}
 	}
 	for range hops {
-		n, text, err := codeAnd(m.exec(ctx, s.at, save, m.keys.of(s.at), args))
+		keys := m.keys.of(s.at)
+		if !extend {
+			keys = keys[:1]
+		}
+		n, text, err := codeAnd(m.exec(ctx, s.at, save, keys, args))
 		switch {
 		case err != nil:
 			return false, wrap("set", err)
 		case n == done:
-			var slack int64
-			_, _ = fmt.Sscan(text, &slack)
-			m.extended(s.at, time.Duration(slack)*time.Millisecond)
+			if slack, err := strconv.Atoi(text); err == nil && slack > 0 {
+				m.extended(s.at, time.Duration(slack)*time.Millisecond)
+			}
 			s.wire, s.pending = apply(s.wire, sealed), nil
 			if s.seal == nil {
 				s.stored = s.wire
