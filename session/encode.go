@@ -2,7 +2,6 @@ package session
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -89,18 +88,6 @@ func skip(text string) int {
 		}
 	}
 	return len(text)
-}
-
-// decodeObject splits the JSON object of another program.
-func decodeObject(text string) ([]member, error) {
-	var raw map[string]json.RawMessage
-	if err := json.Unmarshal([]byte(text), &raw); err != nil {
-		return nil, err
-	}
-	if raw == nil {
-		return nil, errors.New("not a JSON object")
-	}
-	return encode(raw)
 }
 
 // lookup finds the values of members by their names.

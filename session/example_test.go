@@ -105,3 +105,34 @@ func ExampleManager_List() {
 		}
 	})
 }
+
+// table is where sessions were before: for DynamoDB, two calls of its client.
+type table interface {
+	GetItem(ctx context.Context, id string) (user string, expires time.Time, found bool, err error)
+	DeleteItem(ctx context.Context, id string) error
+}
+
+// Moving from a table: sessions are looked for here first, then there, and are here from then on.
+func ExampleManager_TakeOver() {
+	var old table
+	sessions, err := session.New[visitor](client, session.Config{
+		ForeignTokens: true, // the cookie goes on with the table's ids
+		HTTP:          session.HTTP{Cookie: session.Cookie{Name: "sid"}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = sessions.TakeOver(session.Legacy[visitor]{
+		Find: func(ctx context.Context, token string) (visitor, session.Terms, bool, error) {
+			user, expires, found, err := old.GetItem(ctx, token)
+			if err != nil || !found || time.Now().After(expires) { // a table deletes what has expired when it likes
+				return visitor{}, session.Terms{}, false, err
+			}
+			return visitor{User: user}, session.Terms{}, true, nil
+		},
+		Delete: func(ctx context.Context, token string) error { return old.DeleteItem(ctx, token) },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+}

@@ -119,6 +119,10 @@ func (s *Session[T]) ID() string {
 	return s.at.digest
 }
 
+// OfUser says whether the session belongs to a user, by [Manager.Login] or [Manager.Begin]: then it is listed and ended
+// with the user's others.
+func (s *Session[T]) OfUser() bool { return s != nil && !s.fresh && s.at.ofUser() }
+
 // New returns a Manager on client, which stays the caller's to close. The error names the field of
 // cfg that is wrong.
 func New[T any](client valkey.Client, cfg Config) (*Manager[T], error) {
