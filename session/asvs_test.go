@@ -125,7 +125,7 @@ func TestASVS7_2_4_LoginReplacesTheToken(t *testing.T) {
 		planted = next
 	}
 	// With a grace, the token of before the login shows what was there before it, and no more.
-	s, b = usualSite(t, session.Config{Grace: time.Minute}), nil
+	s = usualSite(t, session.Config{Grace: time.Minute})
 	b = s.browser(t)
 	_, _, h = s.get(t, b, "/cart?item=pear")
 	if planted, err = http.ParseSetCookie(h.Get("Set-Cookie")); err != nil {

@@ -93,7 +93,8 @@ func (h *HTTP) check() error {
 	case h.Down < FailClosed || h.Down > Anonymous:
 		return fmt.Errorf("session: Config.HTTP.Down is %d, none of the choices", h.Down)
 	}
-	if err := (&http.Cookie{Name: c.Name, Value: "x", Domain: c.Domain, Path: c.Path, Partitioned: c.Partitioned, Secure: !c.Insecure}).Valid(); err != nil {
+	form := h.cookie("x")
+	if err := form.Valid(); err != nil {
 		return fmt.Errorf("session: Config.HTTP.Cookie: %w", err)
 	}
 	if h.Error == nil {
@@ -163,6 +164,14 @@ func (h *HTTP) tokenOf(r *http.Request, foreign bool) (token, refused string) {
 	return token, ""
 }
 
+func (h *HTTP) cookie(token string) http.Cookie {
+	c := h.Cookie
+	return http.Cookie{ //nolint:gosec // Secure unless the caller says that there is no TLS
+		Name: c.Name, Value: token, Path: c.Path, Domain: c.Domain,
+		Secure: !c.Insecure, HttpOnly: true, SameSite: c.SameSite, Partitioned: c.Partitioned,
+	}
+}
+
 // send tells the client its new token; an empty one ends the cookie.
 func (h *HTTP) send(to http.Header, token string, last time.Duration) {
 	if h.Header != "" && token != "" {
@@ -176,10 +185,7 @@ func (h *HTTP) send(to http.Header, token string, last time.Duration) {
 	if h.NoCookie {
 		return
 	}
-	c := http.Cookie{
-		Name: h.Cookie.Name, Value: token, Path: h.Cookie.Path, Domain: h.Cookie.Domain,
-		Secure: !h.Cookie.Insecure, HttpOnly: true, SameSite: h.Cookie.SameSite, Partitioned: h.Cookie.Partitioned,
-	}
+	c := h.cookie(token)
 	switch {
 	case token == "":
 		c.MaxAge = -1

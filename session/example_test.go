@@ -55,7 +55,7 @@ func Example() {
 			http.Error(w, "try again later", http.StatusServiceUnavailable)
 		}
 	})
-	log.Fatal(http.ListenAndServe("127.0.0.1:8080", sessions.Handler(mux))) //nolint:gosec // an example
+	log.Fatal(http.ListenAndServe("127.0.0.1:8080", sessions.Handler(mux)))
 }
 
 // Without net/http the token is the caller's to carry.

@@ -327,7 +327,7 @@ func (q *request[T]) tell() {
 
 // replace answers in the handler's place.
 func (q *request[T]) replace(err error) {
-	h := q.w.ResponseWriter.Header()
+	h := q.w.Header()
 	for name := range h {
 		switch name {
 		case "Content-Length", "Content-Encoding", "Etag", "Last-Modified", "Cache-Control", "Content-Type", "Location":

@@ -624,3 +624,9 @@ func TestWithoutHandler(t *testing.T) {
 		t.Error("a context of no request was taken")
 	}
 }
+
+func recordWith(h http.Handler) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	return w
+}

@@ -80,7 +80,8 @@ type seal struct {
 }
 
 func sealText(aead cipher.AEAD, text []byte, about string) string {
-	return base64.RawURLEncoding.EncodeToString(aead.Seal(nil, nil, text, []byte(about)))
+	sealed := aead.Seal(nil, nil, text, []byte(about)) //nolint:gosec // newAEAD takes no nonce: it makes its own
+	return base64.RawURLEncoding.EncodeToString(sealed)
 }
 
 func openText(aead cipher.AEAD, sealed, about string) ([]byte, error) {
@@ -97,6 +98,18 @@ func openText(aead cipher.AEAD, sealed, about string) ([]byte, error) {
 
 func (s *seal) member(name, value string) string {
 	return `"` + sealText(s.aead, []byte(value), sealContext+"member "+name) + `"`
+}
+
+// changes are sealed, but for those that remove a member.
+func (s *seal) changes(all []change) []change {
+	sealed := make([]change, len(all))
+	for i, c := range all {
+		if c.value != "" {
+			c.value = s.member(c.name, c.value)
+		}
+		sealed[i] = c
+	}
+	return sealed
 }
 
 // bound is the data key as it stands in the session's first member.

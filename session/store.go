@@ -169,38 +169,10 @@ func (m *Manager[T]) changes(s *Session[T]) ([]change, error) {
 func (m *Manager[T]) save(ctx context.Context, s *Session[T], changes []change) (ok bool, err error) {
 	sealed := changes
 	if s.seal != nil {
-		sealed = make([]change, len(changes))
-		for i, c := range changes {
-			sealed[i] = c
-			if c.value != "" {
-				sealed[i].value = s.seal.member(c.name, c.value)
-			}
-		}
+		sealed = s.seal.changes(changes)
 	}
-	// What is the default is not sent: it would be a tenth of the call.
 	extend := m.cfg.AskAlways || !m.hints.fresh(s.at.digest, time.Now())
-	options := "@="
-	if m.cfg.MaxBytes != DefaultMaxBytes {
-		options += strconv.Itoa(m.cfg.MaxBytes)
-	}
-	if m.cfg.Conflict == Compare {
-		options += "c"
-	}
-	if extend {
-		options += "x"
-	}
-	var args []string
-	if options != "@=" {
-		args = append(args, options)
-	}
-	old := lookup(s.wire)
-	for _, c := range sealed {
-		args = append(args, c.name, c.value)
-		if m.cfg.Conflict == Compare {
-			was, _ := old(c.name)
-			args = append(args, was)
-		}
-	}
+	args := m.saveArgs(lookup(s.wire), sealed, extend)
 	for range hops {
 		keys := m.keys.of(s.at)
 		if !extend {
@@ -233,6 +205,31 @@ func (m *Manager[T]) save(ctx context.Context, s *Session[T], changes []change) 
 		}
 	}
 	return false, nil
+}
+
+// saveArgs are those of save.lua. What is the default is not sent: it would be a tenth of the call.
+func (m *Manager[T]) saveArgs(old func(string) (string, bool), changes []change, extend bool) (args []string) {
+	options := "@="
+	if m.cfg.MaxBytes != DefaultMaxBytes {
+		options += strconv.Itoa(m.cfg.MaxBytes)
+	}
+	if m.cfg.Conflict == Compare {
+		options += "c"
+	}
+	if extend {
+		options += "x"
+	}
+	if options != "@=" {
+		args = append(args, options)
+	}
+	for _, c := range changes {
+		args = append(args, c.name, c.value)
+		if m.cfg.Conflict == Compare {
+			was, _ := old(c.name)
+			args = append(args, was)
+		}
+	}
+	return args
 }
 
 // codeAnd reads a reply of a number and a text.

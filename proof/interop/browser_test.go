@@ -98,7 +98,7 @@ func chromium(t *testing.T) context.Context {
 }
 
 // press clicks a button and returns who the page then says is there.
-func press(t *testing.T, browser context.Context, url, button string) (who string) {
+func press(browser context.Context, t *testing.T, url, button string) (who string) {
 	t.Helper()
 	actions := []chromedp.Action{chromedp.Navigate(url)}
 	if button != "" {
@@ -113,7 +113,7 @@ func press(t *testing.T, browser context.Context, url, button string) (who strin
 }
 
 // cookieOf returns the browser's session cookie, and what scripts see of it.
-func cookieOf(t *testing.T, browser context.Context) (c *network.Cookie, script string) {
+func cookieOf(browser context.Context, t *testing.T) (c *network.Cookie, script string) {
 	t.Helper()
 	err := chromedp.Run(browser, chromedp.Evaluate(`document.cookie`, &script), chromedp.ActionFunc(func(ctx context.Context) error {
 		all, err := network.GetCookies().Do(ctx)
@@ -141,23 +141,23 @@ func TestBrowser(t *testing.T) {
 	t.Cleanup(site.Close)
 	expect := func(browser context.Context, button, want string) {
 		t.Helper()
-		if got := press(t, browser, site.URL, button); got != want {
+		if got := press(browser, t, site.URL, button); got != want {
 			t.Fatalf("after %q: %q, want %q", button, got, want)
 		}
 	}
 	expect(one, "", ":0")
-	if c, _ := cookieOf(t, one); c != nil {
+	if c, _ := cookieOf(one, t); c != nil {
 		t.Errorf("a visitor without data has %+v", c)
 	}
 	expect(one, "cart", ":1")
-	visitor, script := cookieOf(t, one)
+	visitor, script := cookieOf(one, t)
 	if visitor == nil || visitor.Name != "__Host-session" || !visitor.HTTPOnly || !visitor.Secure || visitor.SameSite != network.CookieSameSiteLax || !visitor.Session || script != "" {
 		t.Fatalf("%+v, scripts see %q", visitor, script)
 	}
 	expect(one, "login", "ann:1")
-	user, _ := cookieOf(t, one)
+	user, _ := cookieOf(one, t)
 	expect(one, "renew", "ann:1")
-	renewed, _ := cookieOf(t, one)
+	renewed, _ := cookieOf(one, t)
 	if visitor.Value == user.Value || user.Value == renewed.Value {
 		t.Errorf("%s, %s, %s", visitor.Value, user.Value, renewed.Value)
 	}
@@ -172,7 +172,7 @@ func TestBrowser(t *testing.T) {
 	expect(one, "", ":0") // it finds itself out
 	expect(two, "", "ann:0")
 	expect(two, "logout", ":0")
-	if c, _ := cookieOf(t, two); c != nil {
+	if c, _ := cookieOf(two, t); c != nil {
 		t.Errorf("after the logout: %+v", c)
 	}
 }

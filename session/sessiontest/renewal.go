@@ -54,10 +54,15 @@ func renewal(t *testing.T, env valkeytest.Env) {
 	if late.Token != "" {
 		t.Error("the second renewal got a token")
 	}
+	renewalEnds(t, env)
+}
 
-	m = manager[cart](t, env, session.Config{Grace: 20 * time.Millisecond})
-	s = begin(t, m, cart{})
-	old = s.Token
+// renewalEnds holds when the old token ends.
+func renewalEnds(t *testing.T, env valkeytest.Env) {
+	t.Helper()
+	m := manager[cart](t, env, session.Config{Grace: 20 * time.Millisecond})
+	s := begin(t, m, cart{})
+	old := s.Token
 	renew(t, m, s)
 	env.Advance(21 * time.Millisecond)
 	get(t, m, old, false)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/flatrate/flatrate/session"
 	"github.com/flatrate/flatrate/valkeytest"
+	"github.com/valkey-io/valkey-go"
 )
 
 func key(id string) session.Key {
@@ -36,13 +37,6 @@ func sealed(t *testing.T, env valkeytest.Env) {
 	if infos := listed(t, m, "ann", 1); infos[0].Device != "Secret Browser" || infos[0].Address != "192.0.2.99" {
 		t.Errorf("%+v", infos)
 	}
-	raw := func(key string) string {
-		text, err := c.Do(ctx, c.B().Get().Key(key).Build()).ToString()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return text
-	}
 	of := func(s *session.Session[cart]) string {
 		for _, key := range keysOf(t, c, prefix) {
 			if strings.HasSuffix(key, ":"+s.ID()) {
@@ -52,7 +46,10 @@ func sealed(t *testing.T, env valkeytest.Env) {
 		t.Fatal("no key")
 		return ""
 	}
-	text := raw(of(victim))
+	text, err := c.Do(ctx, c.B().Get().Key(of(victim)).Build()).ToString()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, secret := range []string{"ann", "Secret", "192"} {
 		if strings.Contains(text, secret) {
 			t.Errorf("the server can read %q: %s", secret, text)
@@ -65,7 +62,20 @@ func sealed(t *testing.T, env valkeytest.Env) {
 	victim.Value.User = "anna"
 	save(t, m, victim, true)
 
-	// Who can write to the server, but has no key, copies the victim's session into their own.
+	copied(t, m, c, of, victim)
+}
+
+// copied has who can write to the server, but has no key, copy a victim's session into their own.
+func copied(t *testing.T, m *session.Manager[cart], c valkey.Client, of func(*session.Session[cart]) string, victim *session.Session[cart]) {
+	t.Helper()
+	ctx := t.Context()
+	raw := func(key string) string {
+		text, err := c.Do(ctx, c.B().Get().Key(key).Build()).ToString()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
 	attacker, err := m.Begin(ctx, cart{User: "eve"}, session.Terms{User: "eve"})
 	if err != nil {
 		t.Fatal(err)
