@@ -50,7 +50,7 @@ interleavings: servers ## A million interleavings of all that a cache does, on o
 	FLATRATE_CACHE_RUNS=1000000 go test -count=1 -v -timeout 30m -run TestAdversary ./cache
 
 raced: servers ## Race logouts, writes and renewals of sessions, 10,000 trials each, on one server and on a cluster
-	FLATRATE_SESSION_RUNS=10000 go test -count=1 -timeout 30m -v -run '^TestRace' ./session
+	FLATRATE_SESSION_RUNS=10000 go test -count=1 -timeout 30m -v -run '^TestRace$$' ./session
 
 million: servers ## A million sessions, of which one user has 1,000: log out everywhere
 	FLATRATE_SESSION_MILLION=1 go test -count=1 -timeout 30m -v -run '^TestMillion$$' ./session

@@ -13,8 +13,9 @@ import (
 
 // TestStore is what scs and gorilla ask of it; they themselves are in proof and contrib.
 func TestStore(t *testing.T) {
+	t.Parallel()
 	valkeytest.Each(t, func(t *testing.T, env valkeytest.Env) {
-		s, err := session.NewStore(env.Client, session.StoreConfig{Prefix: valkeytest.Prefix(t)})
+		s, err := session.NewStore(env.Client, session.StoreConfig{Prefix: valkeytest.Prefix(t), Timeout: patient})
 		if err != nil {
 			t.Fatal(err)
 		}

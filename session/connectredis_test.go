@@ -23,7 +23,7 @@ func expressCookie(id, secret string) string {
 // TestConnectRedis takes sessions over as they lie there. One of the library itself is in proof/interop.
 func TestConnectRedis(t *testing.T) {
 	c := valkeytest.Start(t).Client()
-	m, err := session.New[profile](c, session.Config{ForeignTokens: true})
+	m, err := session.New[profile](c, session.Config{ForeignTokens: true, Timeout: patient})
 	if err != nil {
 		t.Fatal(err)
 	}

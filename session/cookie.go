@@ -185,7 +185,7 @@ func (h *HTTP) send(to http.Header, token string, last time.Duration) {
 	if h.NoCookie {
 		return
 	}
-	c := h.cookie(token)
+	c := h.cookie(token) //nolint:gosec // as it makes them
 	switch {
 	case token == "":
 		c.MaxAge = -1

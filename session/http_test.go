@@ -54,6 +54,9 @@ func open(t *testing.T, client valkey.Client, cfg session.Config, handlers map[s
 	t.Helper()
 	s := &site{}
 	cfg.Prefix = valkeytest.Prefix(t)
+	if cfg.Timeout == 0 {
+		cfg.Timeout = patient
+	}
 	cfg.Hooks.Refused = func(reason string) { s.mu.Lock(); s.refused = append(s.refused, reason); s.mu.Unlock() }
 	cfg.Hooks.Failed = func(err error) { s.mu.Lock(); s.failed = append(s.failed, err); s.mu.Unlock() }
 	var err error
@@ -571,6 +574,7 @@ func TestWhatCannotBeSaved(t *testing.T) {
 
 // TestStoreDown kills the server, under both policies.
 func TestStoreDown(t *testing.T) {
+	t.Parallel()
 	for _, down := range []session.Down{session.FailClosed, session.Anonymous} {
 		server := valkeytest.Start(t)
 		var s *site
@@ -579,7 +583,7 @@ func TestStoreDown(t *testing.T) {
 			_, _ = s.Load(r.Context())
 			io.WriteString(w, "all is well")
 		}
-		s = open(t, server.Client(), session.Config{HTTP: session.HTTP{Down: down}, Timeout: 200 * time.Millisecond}, handlers)
+		s = open(t, server.Client(), session.Config{HTTP: session.HTTP{Down: down}, Timeout: 2 * time.Second}, handlers)
 		b := s.browser(t)
 		s.get(t, b, "/login?user=ann")
 		server.Kill()

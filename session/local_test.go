@@ -16,6 +16,7 @@ import (
 
 func localManager(t *testing.T, client valkey.Client, cfg session.Config) *session.Manager[map[string]int] {
 	t.Helper()
+	cfg.Timeout = patient
 	if cfg.Local.Entries == 0 {
 		cfg.Local.Entries = 1000
 	}

@@ -21,7 +21,7 @@ func TestMillion(t *testing.T) {
 	}
 	server := valkeytest.Start(t)
 	client := &counting{Client: server.Client()}
-	m, err := session.New[map[string]string](client, session.Config{})
+	m, err := session.New[map[string]string](client, session.Config{Timeout: patient})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,11 +6,15 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/flatrate/flatrate/session"
 	"github.com/flatrate/flatrate/valkeytest"
 	"github.com/valkey-io/valkey-go"
 )
+
+// patient is a Config.Timeout for tests: a busy machine is not what they test.
+const patient = 20 * time.Second
 
 // trials is how often each race is run: FLATRATE_SESSION_RUNS says, make raced has ten thousand.
 func trials(t *testing.T) int {
@@ -24,48 +28,55 @@ func trials(t *testing.T) int {
 	return 300
 }
 
-// raced runs a race on one server and on a cluster.
-func raced(t *testing.T, cfg session.Config, race func(t *testing.T, m, other *session.Manager[map[string]int]) (wrong int)) {
-	t.Helper()
-	for name, client := range map[string]func(t *testing.T) valkey.Client{
+// race does something at once in two processes, and returns how much of it went wrong.
+type race func(t *testing.T, m, other *session.Manager[map[string]int]) (wrong int)
+
+// TestRace runs each race on one server and on a cluster.
+func TestRace(t *testing.T) {
+	t.Parallel()
+	for name, start := range map[string]func(t *testing.T) valkey.Client{
 		"one":     func(t *testing.T) valkey.Client { return valkeytest.Start(t).Client() },
 		"cluster": func(t *testing.T) valkey.Client { return valkeytest.Cluster(t, 3).Client() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			client := start(t)
 			var managers [2]*session.Manager[map[string]int] // of two processes
 			for i := range managers {
-				own := cfg
+				cfg := session.Config{Timeout: patient}
 				if i == 1 {
-					own.Local = session.LocalTier{Entries: 1000}
+					cfg.Local = session.LocalTier{Entries: 1000}
 				}
 				var err error
-				if managers[i], err = session.New[map[string]int](client(t), own); err != nil {
+				if managers[i], err = session.New[map[string]int](client, cfg); err != nil {
 					t.Fatal(err)
-				}
-				if i == 0 {
-					first := managers[0].Client
-					client = func(*testing.T) valkey.Client { return first }
 				}
 				t.Cleanup(managers[i].Close)
 			}
-			n := trials(t)
-			var wrong, left atomic.Int64
-			left.Store(int64(n))
-			var all sync.WaitGroup
-			for range 4 {
-				all.Go(func() {
-					for left.Add(-1) >= 0 && !t.Failed() {
-						wrong.Add(int64(race(t, managers[0], managers[1])))
-					}
-				})
-			}
-			all.Wait()
-			t.Logf("%d trials, %d wrong", n, wrong.Load())
-			if wrong.Load() != 0 {
-				t.Errorf("%d of %d trials went wrong", wrong.Load(), n)
+			t.Run("Logout", func(t *testing.T) { run(t, managers, raceLogout()) })
+			t.Run("DistinctFields", func(t *testing.T) { run(t, managers, raceDistinctFields) })
+			t.Run("Rotation", func(t *testing.T) { run(t, managers, raceRotation()) })
+		})
+	}
+}
+
+func run(t *testing.T, managers [2]*session.Manager[map[string]int], trial race) {
+	t.Helper()
+	n := trials(t)
+	var wrong, left atomic.Int64
+	left.Store(int64(n))
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for left.Add(-1) >= 0 && !t.Failed() {
+				wrong.Add(int64(trial(t, managers[0], managers[1])))
 			}
 		})
+	}
+	all.Wait()
+	t.Logf("%d trials, %d wrong", n, wrong.Load())
+	if wrong.Load() != 0 {
+		t.Errorf("%d of %d trials went wrong", wrong.Load(), n)
 	}
 }
 
@@ -86,10 +97,10 @@ func alive(t *testing.T, m *session.Manager[map[string]int], token string) bool 
 	return ok
 }
 
-// TestRaceLogout logs a visitor out while other requests read, write and renew the session.
-func TestRaceLogout(t *testing.T) {
+// raceLogout logs a visitor out while other requests read, write and renew the session.
+func raceLogout() race {
 	var user atomic.Int64
-	raced(t, session.Config{}, func(t *testing.T, m, other *session.Manager[map[string]int]) (wrong int) {
+	return func(t *testing.T, m, other *session.Manager[map[string]int]) (wrong int) {
 		name := "u" + strconv.FormatInt(user.Add(1), 10)
 		s := began(t, m, name)
 		writing, ok, err := other.Get(t.Context(), s.Token)
@@ -126,45 +137,43 @@ func TestRaceLogout(t *testing.T) {
 			wrong = 1
 		}
 		return wrong
-	})
+	}
 }
 
-// TestRaceDistinctFields has eight requests change a member each.
-func TestRaceDistinctFields(t *testing.T) {
-	raced(t, session.Config{}, func(t *testing.T, m, other *session.Manager[map[string]int]) (lost int) {
-		s := began(t, m, "")
-		var all sync.WaitGroup
-		for i := range 8 {
-			who := m
-			if i%2 == 1 {
-				who = other
+// raceDistinctFields has eight requests change a member each.
+func raceDistinctFields(t *testing.T, m, other *session.Manager[map[string]int]) (lost int) {
+	s := began(t, m, "")
+	var all sync.WaitGroup
+	for i := range 8 {
+		who := m
+		if i%2 == 1 {
+			who = other
+		}
+		all.Go(func() {
+			mine, ok, err := who.Get(t.Context(), s.Token)
+			if err != nil || !ok {
+				t.Error(ok, err)
+				return
 			}
-			all.Go(func() {
-				mine, ok, err := who.Get(t.Context(), s.Token)
-				if err != nil || !ok {
-					t.Error(ok, err)
-					return
-				}
-				mine.Value[strconv.Itoa(i)] = i
-				if ok, err := who.Set(t.Context(), mine); err != nil || !ok {
-					t.Error(ok, err)
-				}
-			})
-		}
-		all.Wait()
-		got, ok, err := m.Get(t.Context(), s.Token)
-		if err != nil || !ok {
-			t.Error(ok, err)
-			return 0
-		}
-		return 8 - len(got.Value)
-	})
+			mine.Value[strconv.Itoa(i)] = i
+			if ok, err := who.Set(t.Context(), mine); err != nil || !ok {
+				t.Error(ok, err)
+			}
+		})
+	}
+	all.Wait()
+	got, ok, err := m.Get(t.Context(), s.Token)
+	if err != nil || !ok {
+		t.Error(ok, err)
+		return 0
+	}
+	return 8 - len(got.Value)
 }
 
-// TestRaceRotation replaces a token, by a renewal or a login, while other requests with the old one read and write.
-func TestRaceRotation(t *testing.T) {
+// raceRotation replaces a token, by a renewal or a login, while other requests with the old one read and write.
+func raceRotation() race {
 	var n atomic.Int64
-	raced(t, session.Config{}, func(t *testing.T, m, other *session.Manager[map[string]int]) (wrong int) {
+	return func(t *testing.T, m, other *session.Manager[map[string]int]) (wrong int) {
 		s := began(t, m, "")
 		token, login := s.Token, n.Add(1)%2 == 0
 		var all sync.WaitGroup
@@ -211,5 +220,5 @@ func TestRaceRotation(t *testing.T) {
 			return 1
 		}
 		return 0
-	})
+	}
 }

@@ -15,7 +15,10 @@ import (
 	"github.com/flatrate/flatrate/valkeytest"
 )
 
-func TestConformance(t *testing.T) { valkeytest.Each(t, sessiontest.Run) }
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	valkeytest.Each(t, sessiontest.Run)
+}
 
 func TestNewNamesTheField(t *testing.T) {
 	c := valkeytest.Start(t).Client()
@@ -113,7 +116,7 @@ func TestValuesThatAreNoObject(t *testing.T) {
 // TestTheServerSeesTheFields is the layout that other languages read.
 func TestTheServerSeesTheFields(t *testing.T) {
 	c := valkeytest.Start(t).Client()
-	m, err := session.New[map[string]any](c, session.Config{Idle: time.Minute, Absolute: time.Hour})
+	m, err := session.New[map[string]any](c, session.Config{Idle: time.Minute, Absolute: time.Hour, Timeout: patient})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +147,8 @@ func TestTheServerSeesTheFields(t *testing.T) {
 // TestServersThatRefuseWrites are what a client meets after a failover, or without enough replicas. A read works
 // as long as it need not extend the idle time.
 func TestServersThatRefuseWrites(t *testing.T) {
-	primary := valkeytest.StartWith(t, valkeytest.Config{TCP: true})
+	t.Parallel()
+	primary := valkeytest.StartWith(t, valkeytest.Config{TCP: true, Args: []string{"--repl-diskless-sync-delay", "0"}})
 	host, port, err := net.SplitHostPort(primary.Addr)
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +162,7 @@ func TestServersThatRefuseWrites(t *testing.T) {
 		}
 	}
 	on := func(s *valkeytest.Server) *session.Manager[map[string]int] {
-		m, err := session.New[map[string]int](s.Client(), session.Config{})
+		m, err := session.New[map[string]int](s.Client(), session.Config{Timeout: patient})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -199,6 +203,7 @@ func TestServersThatRefuseWrites(t *testing.T) {
 // TestServerAway makes each call without a deadline, through a client that repeats for ever what it
 // may repeat. None of these calls may be.
 func TestServerAway(t *testing.T) {
+	t.Parallel()
 	s := valkeytest.Start(t)
 	m, err := session.New[map[string]int](s.Client(), session.Config{})
 	if err != nil {

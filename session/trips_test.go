@@ -29,7 +29,7 @@ func (c *counting) DoMulti(ctx context.Context, multi ...valkey.Completed) []val
 // TestRoundTrips holds what the page says of each call.
 func TestRoundTrips(t *testing.T) {
 	client := &counting{Client: valkeytest.Start(t).Client()}
-	m, err := session.New[map[string]int](client, session.Config{})
+	m, err := session.New[map[string]int](client, session.Config{Timeout: patient})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,6 +64,7 @@ func manager[T any](t *testing.T, env valkeytest.Env, cfg session.Config) *sessi
 		cfg.Prefix = valkeytest.Prefix(t)
 	}
 	cfg.AskAlways = cfg.AskAlways || env.Embedded // its clock is driven
+	cfg.Timeout = 20 * time.Second                // a busy machine is not what is tested
 	m, err := session.New[T](env.Client, cfg)
 	if err != nil {
 		t.Fatal(err)

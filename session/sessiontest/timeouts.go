@@ -10,17 +10,17 @@ import (
 
 // absolute holds that a session ends however much it is used.
 func absolute(t *testing.T, env valkeytest.Env) {
-	m := manager[cart](t, env, session.Config{Absolute: 2 * time.Second})
+	m := manager[cart](t, env, session.Config{Absolute: time.Second})
 	s := begin(t, m, cart{User: "ann"})
 	forever, err := m.Begin(t.Context(), cart{}, session.Terms{Absolute: session.Never})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Absolute != 2*time.Second || forever.Absolute != 0 || s.Idle != session.DefaultIdle {
+	if s.Absolute != time.Second || forever.Absolute != 0 || s.Idle != session.DefaultIdle {
 		t.Errorf("%+v, %+v", s, forever)
 	}
 	for range 4 {
-		env.Advance(500 * time.Millisecond)
+		env.Advance(250 * time.Millisecond)
 		if _, _, err := m.Get(t.Context(), s.Token); err != nil {
 			t.Fatal(err)
 		}
