@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- KEYS[1]  the session
 -- KEYS[2]  its user's index, if it has a user
 -- ARGV[1]  for how long it is remembered that it was ended, ms

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- KEYS[1]  the user's index
 -- KEYS[2..]  sessions of the user
 -- ARGV[1]  for how long it is remembered that they were ended, ms

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- KEYS[1]  the user's index
 -- reply    the sessions that have not ended: digest, until when (Unix ms), digest, until when ...
 local time = redis.call('TIME')

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- KEYS[1]  the session
 -- KEYS[2]  its user's index, if it has a user
 -- reply    {the record, or nil; ms until a read should ask this again}

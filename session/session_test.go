@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"reflect"
@@ -234,6 +235,68 @@ func TestServerAway(t *testing.T) {
 			}
 		case <-time.After(20 * time.Second):
 			t.Fatalf("%s did not end", name)
+		}
+	}
+}
+
+// TestFullServer holds that on a server without room sessions are read, extended and ended, and that what needs room
+// says so.
+func TestFullServer(t *testing.T) {
+	t.Parallel()
+	server := valkeytest.Start(t)
+	c := server.Client()
+	m, err := session.New[map[string]string](c, session.Config{AskAlways: true, Timeout: patient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := func(idle time.Duration) *session.Session[map[string]string] {
+		s, err := m.Begin(t.Context(), map[string]string{}, session.Terms{User: "ann", Idle: idle})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s, other, third := begin(time.Hour), begin(time.Hour), begin(time.Hour)
+	if _, err := m.EndAll(t.Context(), "bob"); err != nil { // the scripts are there
+		t.Fatal(err)
+	}
+	if _, _, err := m.Get(t.Context(), s.Token); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.End(t.Context(), "ann", s.ID()[:21]+"A"); err != nil {
+		t.Fatal(err)
+	}
+	key := "fr:sess:{" + s.Token[27:] + "}:" + s.ID()
+	for _, words := range [][]string{{"PEXPIRE", key, "1000000"}, {"CONFIG", "SET", "maxmemory", "1mb"}} {
+		if err := c.Do(t.Context(), c.B().Arbitrary(words...).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := m.Create(t.Context(), map[string]string{}); err == nil || !strings.Contains(err.Error(), "OOM") || !errors.Is(err, session.ErrUnavailable) {
+		t.Errorf("Create: %v", err)
+	}
+	s.Value["n"] = "1"
+	if ok, err := m.Set(t.Context(), s); err == nil || ok {
+		t.Errorf("Set: %v, %v", ok, err)
+	}
+	if _, ok, err := m.Get(t.Context(), s.Token); err != nil || !ok {
+		t.Errorf("Get: %v, %v", ok, err)
+	}
+	if ms, err := c.Do(t.Context(), c.B().Pttl().Key(key).Build()).AsInt64(); err != nil || ms < 3_000_000 {
+		t.Errorf("the idle time is not extended: %d ms, %v", ms, err)
+	}
+	if err := m.Delete(t.Context(), s.Token); err != nil {
+		t.Errorf("Delete: %v", err)
+	}
+	if n, err := m.EndOthers(t.Context(), third); err != nil || n != 1 {
+		t.Errorf("EndOthers: %d, %v", n, err)
+	}
+	if n, err := m.EndAll(t.Context(), "ann"); err != nil || n != 1 {
+		t.Errorf("EndAll: %d, %v", n, err)
+	}
+	for _, gone := range []*session.Session[map[string]string]{s, other, third} {
+		if _, ok, err := m.Get(t.Context(), gone.Token); err != nil || ok {
+			t.Errorf("afterwards: %v, %v", ok, err)
 		}
 	}
 }

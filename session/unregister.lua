@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- KEYS[1]  the registry of ends
 -- KEYS[2]  its notes
 -- ARGV[1..]  places of sessions
