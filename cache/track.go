@@ -12,8 +12,8 @@ import (
 func (c *Cache[V]) listenToChanges() {
 	entries, tags := c.keys.entries.Head(), c.keys.tags.Head()
 	if c.client.Mode() != valkey.ClientModeCluster {
-		c.breakers[0].Opened = func(error) { c.local.down.Store(!c.closed.Load()) }
-		c.breakers[0].Closed = func() { c.local.down.Store(false); c.returned() }
+		c.way.Parts()[0].Opened = func(error) { c.local.down.Store(!c.closed.Load()) }
+		c.way.Parts()[0].Closed = func() { c.local.down.Store(false); c.returned() }
 	}
 	c.tracker = &track.Tracker{
 		Client: c.client, Log: c.cfg.Logger, Block: "cache", Prefixes: []string{entries, tags},
@@ -34,7 +34,7 @@ func (c *Cache[V]) listenToChanges() {
 				c.polls.Store(true)
 			case err != nil && !whole && c.client.Mode() != valkey.ClientModeCluster:
 				// The first to notice that the server is away: no call has to.
-				c.breakers[0].Open(err, c.probe(c.keys.late))
+				c.way.Parts()[0].Open(err, c.probe(c.keys.late))
 			}
 			c.local.whole.Store(whole || c.polls.Load())
 		},

@@ -25,15 +25,27 @@ type Link struct {
 	breakers [groups]breaker.Breaker
 }
 
-func (l *Link) breaker(key string) *breaker.Breaker {
+// Parts are the breakers of all parts; one server has the first.
+func (l *Link) Parts() []breaker.Breaker { return l.breakers[:] }
+
+// Breaker returns that of the node which has a key.
+func (l *Link) Breaker(key string) *breaker.Breaker {
 	if l.Client.Mode() != valkey.ClientModeCluster {
 		return &l.breakers[0]
 	}
-	get := l.Client.B().Get().Key(key).Build()
-	return &l.breakers[get.Slot()>>10%groups]
+	return l.BreakerOf(l.Client.B().Get().Key(key).Build())
 }
 
-func (l *Link) probe(key string) breaker.Probe {
+// BreakerOf returns that of the node which a command goes to.
+func (l *Link) BreakerOf(cmd valkey.Completed) *breaker.Breaker {
+	if l.Client.Mode() != valkey.ClientModeCluster {
+		return &l.breakers[0]
+	}
+	return &l.breakers[cmd.Slot()>>10%groups]
+}
+
+// Probe asks the node of a key.
+func (l *Link) Probe(key string) breaker.Probe {
 	return func(ctx context.Context) error {
 		err := l.Client.Do(ctx, l.Client.B().Exists().Key(key).Build()).Error()
 		if Answered(err) {
@@ -54,7 +66,7 @@ func Answered(err error) bool {
 
 // Away says why the server of a key counts as away, or nil.
 func (l *Link) Away(key string) error {
-	if err := l.breaker(key).Err(); err != nil {
+	if err := l.Breaker(key).Err(); err != nil {
 		return fmt.Errorf("the server is away: %w", err)
 	}
 	return nil
@@ -65,9 +77,9 @@ func (l *Link) Heard(ctx context.Context, key string, err error) {
 	switch {
 	case Answered(err):
 	case ctx.Err() != nil || errors.Is(err, context.Canceled):
-		l.breaker(key).Suspect(l.probe(key)) // the caller has gone, which says nothing of the server
+		l.Breaker(key).Suspect(l.Probe(key)) // the caller has gone, which says nothing of the server
 	default:
-		l.breaker(key).Open(err, l.probe(key))
+		l.Breaker(key).Open(err, l.Probe(key))
 	}
 }
 
@@ -83,16 +95,26 @@ func (l *Link) Do(ctx context.Context, key string, cmd valkey.Completed) valkey.
 
 // Exec runs a script.
 func (l *Link) Exec(ctx context.Context, s *script.Script, keys []string, args ...string) valkey.ValkeyResult {
+	return l.Run(ctx, l.Wait.Bounded(ctx), s, keys, args...)
+}
+
+// Run runs a script for a caller's ctx, within another one that ends.
+func (l *Link) Run(ctx, within context.Context, s *script.Script, keys []string, args ...string) valkey.ValkeyResult {
 	if err := l.Away(keys[0]); err != nil {
 		return valkey.NewErrorResult(err)
 	}
-	result := s.Exec(l.Wait.Bounded(ctx), l.Client, keys, args...)
+	result := s.Exec(within, l.Client, keys, args...)
 	l.Heard(ctx, keys[0], result.NonValkeyError())
 	return result
 }
 
 // Execs runs scripts in one round trip to each node.
 func (l *Link) Execs(ctx context.Context, calls ...script.Call) []valkey.ValkeyResult {
+	return l.Runs(ctx, l.Wait.Bounded(ctx), calls)
+}
+
+// Runs is Execs within another context.
+func (l *Link) Runs(ctx, within context.Context, calls []script.Call) []valkey.ValkeyResult {
 	results := make([]valkey.ValkeyResult, len(calls))
 	var at []int
 	var send []script.Call
@@ -103,7 +125,7 @@ func (l *Link) Execs(ctx context.Context, calls ...script.Call) []valkey.ValkeyR
 		}
 		at, send = append(at, i), append(send, call)
 	}
-	for n, result := range script.Multi(l.Wait.Bounded(ctx), l.Client, send...) {
+	for n, result := range script.Multi(within, l.Client, send...) {
 		results[at[n]] = result
 		l.Heard(ctx, send[n].Keys[0], result.NonValkeyError())
 	}
