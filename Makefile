@@ -9,7 +9,7 @@ each = @set -e; for m in $(MODULES); do echo "-- $$m: $(1)"; (cd $$m && $(1)); d
 
 NEWER    ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flatrate
 
-.PHONY: help servers test newer race lint build bench fuzz fault interleavings raced million browser oracle soak tidy release-check
+.PHONY: help servers test newer race lint build bench fuzz fault interleavings raced million browser oracle cur meter soak tidy release-check
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -57,6 +57,12 @@ million: servers ## A million sessions, of which one user has 1,000: log out eve
 
 browser: servers ## A real browser logs in, and is logged out from a second one (needs Chromium)
 	cd proof && FLATRATE_REQUIRE_BROWSER=1 go test -count=1 -v -run '^TestBrowser' ./interop
+
+cur: ## Read a generated Cost and Usage Report of 1 GB as CSV, gzip and Parquet, and print time and peak memory
+	cd cmd/flatrate && FLATRATE_LARGE_CUR=1024 go test -count=1 -v -timeout 30m -run '^TestLargeReport$$' .
+
+meter: servers ## Hold the meter against an independent count, 20,000 rounds of eight callers through the blocks
+	FLATRATE_METER=20000 go test -count=1 -timeout 30m -v -run '^TestMixedLoad$$' ./meter
 
 oracle: servers ## Hold the rate limits against an exact model, a million operations for each plan
 	FLATRATE_ORACLE=1000000 go test -count=1 -timeout 60m -v -run '^TestOracle$$' ./ratelimit

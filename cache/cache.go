@@ -12,7 +12,8 @@
 //
 //	key                        type    value                                                    ends
 //	fr:cache:NAME:{KEY}        string  the entry: a header, and the value's bytes               after the TTL, less jitter, and the time it is kept stale
-//	fr:cache:fill:NAME:{KEY}   string  the token of who loads it; - after a load that failed    after the lease, 3 s, unless it is renewed
+//	fr:cache:fill:NAME:{KEY}   string  the token of who loads it, or those of who write it;     after the lease, 3 s, unless it is renewed
+//	                                   - after a load that failed
 //	fr:cache:wait:NAME:{KEY}   set     the channel that wakes, a space, who waits               3 s after the last one asked
 //	fr:cache:tag:NAME:{TAG}    string  the tag's generation, 16 characters                      a minute or more after the entries that name it
 //	fr:cache:late:NAME:{NAME}  zset    token of a load beside another -> until when (Unix ms)   with the last of them
@@ -55,6 +56,7 @@ type Cache[V any] struct {
 	auditing atomic.Bool
 	closed   atomic.Bool
 
+	waitedFor atomic.Int32 // how many flights are not in the background
 	mu        sync.Mutex
 	flights   map[string]*flight[V]
 	refreshes int
@@ -131,6 +133,20 @@ func (c *Cache[V]) Get(ctx context.Context, key string, load func(context.Contex
 // get is Get without the local tier. Who arrived at a time gets nothing that is older; zero is now.
 func (c *Cache[V]) get(ctx context.Context, key string, arrived time.Time, load func(context.Context) (V, error)) (value V, err error) {
 	for {
+		// Who comes while others of this process wait for the key need not ask the server too.
+		f := c.join(key)
+		if f != nil {
+			if arrived.IsZero() {
+				c.cfg.Hooks.Miss(key)
+				arrived = time.Now()
+			}
+			if err := c.await(ctx, f); err != nil {
+				return value, err
+			}
+			if f.answers(arrived) {
+				return c.land(key, f, arrived, true)
+			}
+		}
 		before := c.localMark(key)
 		seen := c.look(ctx, key)
 		if seen.why != nil {
@@ -167,15 +183,20 @@ func (c *Cache[V]) get(ctx context.Context, key string, arrived time.Time, load 
 			return value, err
 		}
 		if f.answers(arrived) {
-			if joined || f.waited {
-				c.cfg.Hooks.Waited(key, time.Since(arrived))
-			}
-			if f.stale {
-				c.cfg.Hooks.Stale(key, f.past)
-			}
-			return f.value, f.err
+			return c.land(key, f, arrived, joined)
 		}
 	}
+}
+
+// land gives the outcome of a flight to one who waited for it.
+func (c *Cache[V]) land(key string, f *flight[V], arrived time.Time, joined bool) (V, error) {
+	if joined || f.waited {
+		c.cfg.Hooks.Waited(key, time.Since(arrived))
+	}
+	if f.stale {
+		c.cfg.Hooks.Stale(key, f.past)
+	}
+	return f.value, f.err
 }
 
 func (c *Cache[V]) hit(key string, s *sight[V]) {
@@ -275,13 +296,13 @@ func (c *Cache[V]) invalidate(ctx context.Context, what string, dels valkey.Comm
 		return nil
 	}
 	for _, del := range dels {
-		if err := c.breakerOf(del).Err(); err != nil {
+		if err := c.way.BreakerOf(del).Err(); err != nil {
 			return fmt.Errorf("cache: %s: the server is away: %w", what, err)
 		}
 	}
-	for i, reply := range c.client.DoMulti(c.wait.bounded(ctx), dels...) {
+	for i, reply := range c.client.DoMulti(c.way.Wait.Bounded(ctx), dels...) {
 		if err := reply.Error(); err != nil {
-			c.heard(ctx, names[i], err)
+			c.way.Heard(ctx, names[i], err)
 			return fmt.Errorf("cache: %s: %w", what, err)
 		}
 	}

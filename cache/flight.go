@@ -42,9 +42,10 @@ const maxRefreshes = 32
 
 // flight is one key on its way to an answer, in this process: one at a time.
 type flight[V any] struct {
-	done    chan struct{}
-	callers int                // under Cache.mu
-	left    context.CancelFunc // when nobody waits any longer
+	done       chan struct{}
+	background bool
+	callers    int                // under Cache.mu
+	left       context.CancelFunc // when nobody waits any longer
 	outcome[V]
 }
 
@@ -73,28 +74,51 @@ func (c *Cache[V]) fly(ctx context.Context, key string, load func(context.Contex
 	f, joined = c.flights[key]
 	if !joined {
 		var on context.Context
-		f, on = c.newFlight(ctx, key)
-		go c.run(on, f, key, load, seen, false)
+		f, on = c.newFlight(ctx, key, false)
+		go c.run(on, f, key, load, seen)
 	}
 	f.callers++
 	c.mu.Unlock()
+	return f, joined, c.await(ctx, f)
+}
+
+// join returns the flight of a key that others wait for, if there is one. Who joins has to await.
+func (c *Cache[V]) join(key string) *flight[V] {
+	if c.waitedFor.Load() == 0 {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f := c.flights[key]
+	if f == nil || f.background {
+		return nil
+	}
+	f.callers++
+	return f
+}
+
+// await waits for the end of a flight, or of ctx.
+func (c *Cache[V]) await(ctx context.Context, f *flight[V]) (err error) {
 	select {
 	case <-f.done:
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if f.callers--; f.callers == 0 {
 		f.left()
 	}
-	c.mu.Unlock()
-	return f, joined, err
+	return err
 }
 
-func (c *Cache[V]) newFlight(ctx context.Context, key string) (*flight[V], context.Context) {
+func (c *Cache[V]) newFlight(ctx context.Context, key string, background bool) (*flight[V], context.Context) {
 	on, left := context.WithCancel(context.WithoutCancel(ctx)) //nolint:gosec // the last caller calls left
-	f := &flight[V]{done: make(chan struct{}), left: left}
+	f := &flight[V]{done: make(chan struct{}), background: background, left: left}
 	c.flights[key] = f
+	if !background {
+		c.waitedFor.Add(1)
+	}
 	return f, on
 }
 
@@ -106,9 +130,9 @@ func (c *Cache[V]) refresh(ctx context.Context, key string, load func(context.Co
 		return
 	}
 	c.refreshes++
-	f, on := c.newFlight(ctx, key)
+	f, on := c.newFlight(ctx, key, true)
 	go func() {
-		c.run(on, f, key, load, seen, true)
+		c.run(on, f, key, load, seen)
 		f.left()
 		c.mu.Lock()
 		c.refreshes--
@@ -116,11 +140,14 @@ func (c *Cache[V]) refresh(ctx context.Context, key string, load func(context.Co
 	}()
 }
 
-func (c *Cache[V]) run(ctx context.Context, f *flight[V], key string, load func(context.Context) (V, error), seen *sight[V], background bool) {
-	t := &trip[V]{Cache: c, key: key, load: load, seen: seen, token: rand.Text(), background: background}
+func (c *Cache[V]) run(ctx context.Context, f *flight[V], key string, load func(context.Context) (V, error), seen *sight[V]) {
+	t := &trip[V]{Cache: c, key: key, load: load, seen: seen, token: rand.Text(), background: f.background}
 	o := t.obtain(ctx)
 	c.mu.Lock()
 	delete(c.flights, key)
+	if !f.background {
+		c.waitedFor.Add(-1)
+	}
 	f.outcome = o
 	c.mu.Unlock()
 	close(f.done)

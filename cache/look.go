@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	way "github.com/flatrate/flatrate/internal/link"
 	"github.com/valkey-io/valkey-go"
 )
 
@@ -45,16 +46,16 @@ const noEnd = -1
 func (c *Cache[V]) look(ctx context.Context, key string) (s sight[V]) {
 	name := c.keys.entries.Key(key)
 	get := c.client.B().Get().Key(name).Build()
-	if err := c.breakerOf(get).Err(); err != nil {
+	if err := c.way.BreakerOf(get).Err(); err != nil {
 		return sight[V]{why: fmt.Errorf("cache: get: the server is away: %w", err)}
 	}
 	sent := time.Now()
-	bounded, cancel := c.wait.looking(ctx, sent)
+	bounded, cancel := c.looking(ctx, sent)
 	defer cancel()
 	if !c.wantsTTL && c.cfg.Tags == nil {
 		b, err := c.client.Do(bounded, get).AsBytes()
 		if err != nil {
-			c.heard(ctx, name, err)
+			c.way.Heard(ctx, name, err)
 		}
 		return c.judge(b, math.MinInt64, nil, nil, sent, err)
 	}
@@ -68,7 +69,7 @@ func (c *Cache[V]) look(ctx context.Context, key string) (s sight[V]) {
 		cmds = append(cmds, c.client.B().Get().Key(c.keys.tags.Key(tag)).Build())
 	}
 	for _, cmd := range cmds[2:] { // tags may be at other nodes
-		if err := c.breakerOf(cmd).Err(); err != nil {
+		if err := c.way.BreakerOf(cmd).Err(); err != nil {
 			return sight[V]{why: fmt.Errorf("cache: get: the server is away: %w", err)}
 		}
 	}
@@ -79,13 +80,13 @@ func (c *Cache[V]) look(ctx context.Context, key string) (s sight[V]) {
 		err = leftErr
 	}
 	if err != nil {
-		c.heard(ctx, name, err)
+		c.way.Heard(ctx, name, err)
 	}
 	gens := make([]string, len(tags))
 	for i := range tags {
 		gen, tagErr := replies[2+i].ToString()
 		if tagErr != nil && !valkey.IsValkeyNil(tagErr) {
-			c.heard(ctx, c.keys.tags.Key(tags[i]), tagErr)
+			c.way.Heard(ctx, c.keys.tags.Key(tags[i]), tagErr)
 			if err == nil || valkey.IsValkeyNil(err) {
 				err = tagErr
 			}
@@ -103,7 +104,7 @@ func (c *Cache[V]) judge(b []byte, left int64, tags, gens []string, sent time.Ti
 		return s
 	case err != nil:
 		s.why = fmt.Errorf("cache: get: %w", err)
-		if s.state = unanswered; answered(err) {
+		if s.state = unanswered; way.Answered(err) {
 			s.state = foreign // of another type, or the server refuses: filling will tell
 		}
 		return s

@@ -12,8 +12,9 @@ import (
 func (c *Cache[V]) listenToChanges() {
 	entries, tags := c.keys.entries.Head(), c.keys.tags.Head()
 	if c.client.Mode() != valkey.ClientModeCluster {
-		c.way.Parts()[0].Opened = func(error) { c.local.down.Store(!c.closed.Load()) }
-		c.way.Parts()[0].Closed = func() { c.local.down.Store(false); c.returned() }
+		only := c.way.Breaker(c.keys.late)
+		only.Opened = func(error) { c.local.down.Store(!c.closed.Load()) }
+		only.Closed = func() { c.local.down.Store(false); c.returned() }
 	}
 	c.tracker = &track.Tracker{
 		Client: c.client, Log: c.cfg.Logger, Block: "cache", Prefixes: []string{entries, tags},
@@ -34,7 +35,7 @@ func (c *Cache[V]) listenToChanges() {
 				c.polls.Store(true)
 			case err != nil && !whole && c.client.Mode() != valkey.ClientModeCluster:
 				// The first to notice that the server is away: no call has to.
-				c.way.Parts()[0].Open(err, c.probe(c.keys.late))
+				c.way.Breaker(c.keys.late).Open(err, c.way.Probe(c.keys.late))
 			}
 			c.local.whole.Store(whole || c.polls.Load())
 		},

@@ -16,11 +16,15 @@ import (
 //go:embed begin.lua
 var beginLua string
 
+//go:embed renew.lua
+var renewLua string
+
 //go:embed commit.lua
 var commitLua string
 
 var (
 	beginScript  = script.New(beginLua)
+	renewScript  = script.New(renewLua)
 	commitScript = script.New(commitLua)
 )
 
@@ -28,7 +32,7 @@ var (
 // before nor after: others may get the old entry until its TTL ends. Removing it is tried again in the background.
 var ErrUnfenced = errors.New("cache: stored, but the cache could not be told")
 
-// writerMark begins the token of a writer.
+// writerMark begins what lies in the place of a token while somebody writes.
 const writerMark = "w"
 
 // Write stores a value in the origin, with store, and then in the cache. Before that it removes the old entry and
@@ -37,7 +41,8 @@ const writerMark = "w"
 //
 //   - store returns an error, or panics: the entry is removed, since nobody knows what the origin has now, and
 //     the error is returned as it is, or as a [PanicError].
-//   - two write at once: both are stored in the origin, in whatever order; neither in the cache.
+//   - two write at once: both are stored in the origin, in whatever order; neither in the cache. Nobody loads
+//     before both have ended, or their leases have.
 //   - the server is away before store: store is called all the same. If it is back afterwards, the entry is
 //     removed; if not, the error is [ErrUnfenced].
 //   - the server is away after store, or this process dies: the old entry is gone, and others load again
@@ -46,12 +51,13 @@ func (c *Cache[V]) Write(ctx context.Context, key string, value V, store func(co
 	if store == nil {
 		return errors.New("cache: store is nil")
 	}
-	token := writerMark + rand.Text()
+	token := rand.Text()
 	gens, alone, sent, beginErr := c.begin(ctx, key, token)
 	var keeper *lease.Keeper
 	if beginErr == nil {
-		held := c.leases.At(c.keys.fills.Key(key), token)
-		keeper = lease.Keep(ctx, lease.Keeping{TTL: c.cfg.Lease, Sent: sent, Extend: held.Extend, Renew: true})
+		keeper = lease.Keep(ctx, lease.Keeping{TTL: c.cfg.Lease, Sent: sent, Renew: true, Extend: func(ctx context.Context, ttl time.Duration) error {
+			return c.renew(ctx, key, token, ttl)
+		}})
 		defer keeper.End(lease.ErrReleased)
 	}
 	defer c.localDrop(key)
@@ -96,6 +102,15 @@ func (c *Cache[V]) begin(ctx context.Context, key, token string) (gens []string,
 		c.cfg.Hooks.Error("set", err)
 	}
 	return gens, alone, sent, err
+}
+
+// renew extends the token of a writer, beside those of others.
+func (c *Cache[V]) renew(ctx context.Context, key, token string, ttl time.Duration) error {
+	there, err := c.exec(ctx, renewScript, []string{c.keys.fills.Key(key)}, token, milliseconds(ttl)).AsBool()
+	if err == nil && !there {
+		return lease.ErrGone
+	}
+	return err
 }
 
 // forget removes an entry in the background.

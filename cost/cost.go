@@ -1,5 +1,5 @@
-// Package cost says what metered AWS services charge for a month's usage, and what a few Valkey nodes
-// cost beside it.
+// Package cost says what metered AWS services charge for a month's usage, what Valkey or Redis nodes and
+// ElastiCache Serverless would cost in their place, and which services to switch.
 //
 // Fill a [Usage] (per month; [Usage.PerMonth] scales what was counted in another span), take the
 // [ListPrices] of a region, and ask for the bill:
@@ -7,13 +7,19 @@
 //	prices, err := cost.ListPrices("us-east-1")
 //	bill, err := prices.Bill(usage, cost.Flat{}) // against a pair of cache.t4g.small
 //
+// Or give each use its name as a [Workload], and ask for an [Estimate]: nodes that are sized for it, a verdict for each with low,
+// expected and high, the break-even, and what the answer depends on:
+//
+//	estimate, err := prices.Estimate(cost.Measured(workloads, cost.Flat{}, cost.Sizing{Headroom: 0.2, Peak: 5}, 0.25))
+//
+// [Preset] makes the model of a ready-made load.
+//
 // The package is arithmetic: no network, no clock, nothing outside the standard library. Figures are
 // float64 US dollars, unrounded. A price that isn't known is an error, never a zero.
 //
-// A bill compares list prices and is no verdict. It leaves out free tiers, savings plans and discounts on
-// the metered side; cross-AZ traffic, the load balancer that stands where API Gateway stood, and the work
-// of running nodes on the flat side. API Gateway's share is saved only where API Gateway is removed.
-// docs/cost.md has the whole list, the price table and a worked example.
+// List prices are compared. Free tiers but SQS's, savings plans and discounts are left out, and so is the work of running
+// nodes. API Gateway's share is saved only where API Gateway is removed. docs/cost.md has the whole list, the price table and a
+// worked example.
 package cost
 
 import "errors"

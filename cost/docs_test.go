@@ -43,7 +43,7 @@ func TestPageShowsWhatRuns(t *testing.T) {
 	for _, r := range p.Rates() {
 		has(fmt.Sprintf("| %s | %s | %s | %v | %s | %s |", r.Service, r.Unit, grouped(int64(r.Above)), r.USD, grouped(int64(r.Per)), r.Source))
 	}
-	has(fmt.Sprintf("has %d ElastiCache node types", len(p.Nodes())))
+	has(fmt.Sprintf("has %d node types", len(p.Nodes())))
 	for _, name := range []string{"cache.t4g.micro", "cache.t4g.small", "cache.t4g.medium", "cache.r7g.large", "cache.r8g.large"} {
 		n, err := p.Node(name)
 		if err != nil {

@@ -1,6 +1,7 @@
 package cost_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -112,8 +113,95 @@ func ExampleListPrices() {
 	fmt.Println(err, errors.Is(err, cost.ErrNoPrice))
 	// Output:
 	// AWS Price List, read 2026-07-31
+	// AWS list price, read 2026-03
 	// AWS list price, read 2026
+	// AWS list price, read 2026-06
+	// AWS list price, read 2026-07-20
 	// AWS Price List; maxmemory from the ElastiCache documentation, read 2026-10-02
+	// EC2 list price; unverified; memory of the machine, read 2026
+	// AWS list price; about, read 2026
 	// cost: no known price: cache.m8g.large with engine redis
-	// cost: no known price: region "mars-north-1" true
+	// cost: no known price: region "mars-north-1": known are [us-east-1] true
+}
+
+// Two uses of metered services, and what to do with each.
+func ExampleMeasured() {
+	prices, err := cost.ListPrices("us-east-1")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	sessions := cost.Usage{DynamoDB: cost.DynamoDB{
+		Reads:       []cost.ItemReads{{Count: 1.2e9, ItemBytes: 2048}},
+		Writes:      []cost.ItemWrites{{Count: 3e7, ItemBytes: 2048}},
+		StoredItems: 500_000, StoredBytes: 500_000 * 2048,
+	}}
+	queue := cost.Usage{SQS: cost.SQS{Standard: []cost.Messages{{Count: 1e6, Bytes: 1024}}}}
+	model := cost.Measured([]cost.Workload{{Name: "sessions", Usage: sessions}, {Name: "queue", Usage: queue}},
+		cost.Flat{}, cost.Sizing{Headroom: 0.2, Peak: 5}, 0.25)
+	e, err := prices.Estimate(model)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, s := range e.Services {
+		fmt.Printf("%-8s $%6.2f: %s\n", s.Name, s.MeteredUSD, s.Verdict)
+	}
+	fmt.Printf("%d x %s $%.2f, saving $%.2f to $%.2f\n", e.Flat.Count, e.Flat.Node, e.Flat.USD, e.Total.Low.SavingUSD, e.Total.High.SavingUSD)
+	fmt.Printf("it depends most on %s\n", e.Sensitivity[0].Input)
+	// Output:
+	// sessions $187.75: switch
+	// queue    $  0.80: switch
+	// 2 x cache.t4g.medium $75.92, saving $65.46 to $159.81
+	// it depends most on sessions: operations
+}
+
+// The article's load for sessions, and the number of users from which a pair of nodes costs less.
+func ExamplePreset_Model() {
+	prices, err := cost.ListPrices("us-east-1")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	model, err := cost.Preset{Name: "sessions", Users: 50_000, Sizing: cost.Sizing{Headroom: 0.2, Peak: 5}}.Model()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	e, err := prices.Estimate(model)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Printf("$%.2f on DynamoDB, $%.2f on Serverless: %s\n", e.Total.MeteredUSD, e.Serverless.USD, e.Total.Verdict)
+	for _, b := range e.BreakEven[:3] {
+		fmt.Printf("%d x %s from %.0f users\n", b.Count, b.Node, b.Scale)
+	}
+	// Output:
+	// $18.78 on DynamoDB, $8.82 on Serverless: serverless
+	// 2 x cache.t4g.micro from 49768 users
+	// 2 x cache.t4g.small from 99537 users
+	// 2 x cache.t4g.medium from 202184 users
+}
+
+// A table survives a file, as prices update keeps it.
+func ExampleReadTable() {
+	shipped, err := cost.Shipped()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	var file bytes.Buffer
+	if err := shipped.Write(&file); err != nil {
+		fmt.Println(err)
+		return
+	}
+	table, err := cost.ReadTable(&file)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(table.Regions(), len(table.Quotes()))
+	// Output:
+	// [us-east-1] 164
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 )
 
 //go:embed prices.csv
@@ -14,19 +13,23 @@ var pricesCSV string
 //go:embed nodes.csv
 var nodesCSV string
 
+//go:embed terms.csv
+var termsCSV string
+
 // Prices are the list prices of one region. The zero value knows none, so every bill from it is an
 // [ErrNoPrice]. Prices don't change once made and may be shared between goroutines.
 type Prices struct {
 	region string
 	rates  []Rate
 	nodes  []Node
+	terms  []Condition
 }
 
 // Rate is what one unit of a metered service costs, from one tier upwards.
 type Rate struct {
 	Region  string `json:"region"`
-	Service string `json:"service"` // "dynamodb", "api_gateway"
-	Unit    string `json:"unit"`    // "RRU", "WRU", "GB-month", "REST request", "HTTP request"
+	Service string `json:"service"` // "dynamodb", "sqs", "api_gateway" and so on
+	Unit    string `json:"unit"`    // "RRU", "standard request", "GB-month" and so on
 	// Above is where the tier begins: units of the month beyond it cost this much, until the next tier.
 	Above  float64 `json:"above"`
 	USD    float64 `json:"usd"` // for Per units; never zero
@@ -34,11 +37,23 @@ type Rate struct {
 	Source Source  `json:"source"`
 }
 
-// Node is an ElastiCache node type. [Node.USDPerHour] has its price.
+// Condition is what a price comes with beside tiers: units that are free, the least that is charged, a discount.
+type Condition struct {
+	Region  string `json:"region"`
+	Service string `json:"service"`
+	Unit    string `json:"unit"`
+	// Term is "free" or "minimum", in units of the month and units at any time, or "discount", a part of 1.
+	Term   string  `json:"term"`
+	Amount float64 `json:"amount"`
+	Source Source  `json:"source"`
+}
+
+// Node is an ElastiCache node type, a MemoryDB node ("db." before it) or an EC2 machine. [Node.USDPerHour] has its price.
 type Node struct {
 	Region string `json:"region"`
-	Type   string `json:"type"` // "cache.t4g.small"
-	// MaxMemoryBytes is the node's maxmemory before the reserve, from the ElastiCache documentation.
+	Type   string `json:"type"` // "cache.t4g.small", "t4g.small"
+	// MaxMemoryBytes is the node's maxmemory before the reserve, from the ElastiCache documentation; of an EC2
+	// machine its memory.
 	MaxMemoryBytes int64  `json:"maxmemory_bytes"`
 	Source         Source `json:"source"`
 
@@ -64,41 +79,14 @@ type Source struct {
 // String is "AWS Price List, read 2026-10-02".
 func (s Source) String() string { return s.Name + ", read " + s.Read }
 
-// shipped is parsed once; a test parses it too, so the error is for those who edit the files.
-var shipped = sync.OnceValues(func() (Prices, error) {
-	rates, err := parseRates(pricesCSV)
-	if err != nil {
-		return Prices{}, fmt.Errorf("cost: prices.csv: %w", err)
-	}
-	nodes, err := parseNodes(nodesCSV)
-	if err != nil {
-		return Prices{}, fmt.Errorf("cost: nodes.csv: %w", err)
-	}
-	return Prices{rates: rates, nodes: nodes}, nil
-})
-
 // ListPrices returns the shipped on-demand list prices of a region, "us-east-1" being the only one so
 // far. Any other is an [ErrNoPrice], the empty one too: no region is assumed.
 func ListPrices(region string) (Prices, error) {
-	all, err := shipped()
+	all, err := Shipped()
 	if err != nil {
 		return Prices{}, err
 	}
-	p := Prices{region: region}
-	for _, r := range all.rates {
-		if r.Region == region {
-			p.rates = append(p.rates, r)
-		}
-	}
-	for _, n := range all.nodes {
-		if n.Region == region {
-			p.nodes = append(p.nodes, n)
-		}
-	}
-	if len(p.rates) == 0 || len(p.nodes) == 0 {
-		return Prices{}, fmt.Errorf("%w: region %q", ErrNoPrice, region)
-	}
-	return p, nil
+	return all.Region(region)
 }
 
 // Region is where the prices hold.
@@ -109,6 +97,19 @@ func (p Prices) Rates() []Rate { return slices.Clone(p.rates) }
 
 // Nodes returns a copy of the node table.
 func (p Prices) Nodes() []Node { return slices.Clone(p.nodes) }
+
+// Conditions returns a copy of what the prices come with.
+func (p Prices) Conditions() []Condition { return slices.Clone(p.terms) }
+
+// condition returns the amount of a term, and whether there is one.
+func (p Prices) condition(service, unit, term string) (float64, bool) {
+	for _, c := range p.terms {
+		if c.Service == service && c.Unit == unit && c.Term == term {
+			return c.Amount, true
+		}
+	}
+	return 0, false
+}
 
 // Node returns one node type, "cache.t4g.small" say, or an [ErrNoPrice].
 func (p Prices) Node(nodeType string) (Node, error) {
@@ -133,6 +134,9 @@ func (p Prices) Sources() []Source {
 	}
 	for _, n := range p.nodes {
 		add(n.Source)
+	}
+	for _, c := range p.terms {
+		add(c.Source)
 	}
 	return list
 }

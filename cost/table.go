@@ -14,6 +14,7 @@ var (
 	rateColumns = []string{"region", "service", "unit", "above", "usd", "per", "source", "read"}
 	nodeColumns = []string{"region", "node_type", "valkey_usd_per_hour", "redis_usd_per_hour", "maxmemory_bytes",
 		"source", "read"}
+	termColumns = []string{"region", "service", "unit", "term", "amount", "source", "read"}
 )
 
 // parseRates reads prices.csv. It accepts a row only if it is complete: a positive price, a source, a date,
@@ -95,6 +96,44 @@ func parseNodes(text string) ([]Node, error) {
 		return nil
 	})
 	return nodes, err
+}
+
+// parseTerms reads terms.csv.
+func parseTerms(text string) ([]Condition, error) {
+	var terms []Condition
+	err := eachRow(text, termColumns, func(f []string) error {
+		c := Condition{Region: f[0], Service: f[1], Unit: f[2], Term: f[3]}
+		var err error
+		if c.Amount, err = positive("amount", f[4]); err != nil {
+			return err
+		}
+		if c.Source, err = source(f[5], f[6]); err != nil {
+			return err
+		}
+		if err := c.validate(terms); err != nil {
+			return err
+		}
+		terms = append(terms, c)
+		return nil
+	})
+	return terms, err
+}
+
+func (c Condition) validate(before []Condition) error {
+	switch {
+	case c.Region == "" || c.Service == "" || c.Unit == "":
+		return fmt.Errorf("region, service or unit is missing")
+	case c.Term != "free" && c.Term != "minimum" && c.Term != "discount":
+		return fmt.Errorf("term: %q is none of free, minimum, discount", c.Term)
+	case c.Term == "discount" && c.Amount >= 1:
+		return fmt.Errorf("amount: a discount of %v leaves nothing", c.Amount)
+	}
+	for _, b := range before {
+		if b.Region == c.Region && b.Service == c.Service && b.Unit == c.Unit && b.Term == c.Term {
+			return fmt.Errorf("%s %s %s is listed twice", c.Service, c.Unit, c.Term)
+		}
+	}
+	return nil
 }
 
 // eachRow calls do with every row below a header that must be exactly columns.

@@ -27,6 +27,9 @@ func TestUnitsRoundEachOperation(t *testing.T) {
 		{bytes: 4097, rru: 2, wru: 5},
 		{bytes: 8192, rru: 2, wru: 8},
 		{bytes: 8193, rru: 3, wru: 9},
+		{bytes: 65_535, rru: 16, wru: 64},
+		{bytes: 65_536, rru: 16, wru: 64},
+		{bytes: 65_537, rru: 17, wru: 65},
 		{bytes: 409600, rru: 100, wru: 400},
 	} {
 		for consistency, factor := range map[Consistency]float64{"": 1, Strong: 1, Eventual: .5, Transactional: 2} {
@@ -52,22 +55,58 @@ func full() Usage {
 		DynamoDB: DynamoDB{
 			Reads:       []ItemReads{{Count: 10, ItemBytes: 100}, {Count: 20, ItemBytes: 5000, Consistency: Eventual}},
 			Writes:      []ItemWrites{{Count: 30, ItemBytes: 100}, {Count: 40, ItemBytes: 5000, Transactional: true}},
+			RRU:         70,
+			WRU:         80,
+			TTLDeletes:  90,
 			StoredBytes: 5e9,
+			StoredItems: 5e6,
 		},
-		APIGateway: APIGateway{RESTRequests: 50, HTTPRequests: 60},
+		SQS: SQS{Standard: []Messages{{Count: 100, Bytes: 10, EmptyReceives: 1}}, FIFO: []Messages{{Count: 110, Bytes: 10, EmptyReceives: 2}},
+			StandardRequests: 3, FIFORequests: 4, FreeUsed: 1e6, Backlog: 5},
+		APIGateway: APIGateway{RESTRequests: 50, HTTPRequests: 60, Subjects: 7},
+		Database:   Database{Reads: 120, HitRate: 0.5, USDPerMillion: 8, InstanceUSD: 9, Entries: 10, EntryBytes: 11},
 	}
 }
 
-// numbers are the float64 fields of a usage by the name that errors give them.
+// numbers are the float64 fields of a usage by the name that errors give them; levels are those which no span scales.
 func numbers(u *Usage) map[string]*float64 {
+	all := map[string]*float64{
+		"dynamodb.reads[0].count":        &u.DynamoDB.Reads[0].Count,
+		"dynamodb.reads[1].count":        &u.DynamoDB.Reads[1].Count,
+		"dynamodb.writes[0].count":       &u.DynamoDB.Writes[0].Count,
+		"dynamodb.writes[1].count":       &u.DynamoDB.Writes[1].Count,
+		"dynamodb.rru":                   &u.DynamoDB.RRU,
+		"dynamodb.wru":                   &u.DynamoDB.WRU,
+		"dynamodb.ttl_deletes":           &u.DynamoDB.TTLDeletes,
+		"sqs.standard[0].count":          &u.SQS.Standard[0].Count,
+		"sqs.standard[0].empty_receives": &u.SQS.Standard[0].EmptyReceives,
+		"sqs.fifo[0].count":              &u.SQS.FIFO[0].Count,
+		"sqs.fifo[0].empty_receives":     &u.SQS.FIFO[0].EmptyReceives,
+		"sqs.standard_requests":          &u.SQS.StandardRequests,
+		"sqs.fifo_requests":              &u.SQS.FIFORequests,
+		"api_gateway.rest_requests":      &u.APIGateway.RESTRequests,
+		"api_gateway.http_requests":      &u.APIGateway.HTTPRequests,
+		"database.reads":                 &u.Database.Reads,
+	}
+	for name, v := range levels(u) {
+		all[name] = v
+	}
+	return all
+}
+
+func levels(u *Usage) map[string]*float64 {
 	return map[string]*float64{
-		"dynamodb.reads[0].count":   &u.DynamoDB.Reads[0].Count,
-		"dynamodb.reads[1].count":   &u.DynamoDB.Reads[1].Count,
-		"dynamodb.writes[0].count":  &u.DynamoDB.Writes[0].Count,
-		"dynamodb.writes[1].count":  &u.DynamoDB.Writes[1].Count,
-		"dynamodb.stored_bytes":     &u.DynamoDB.StoredBytes,
-		"api_gateway.rest_requests": &u.APIGateway.RESTRequests,
-		"api_gateway.http_requests": &u.APIGateway.HTTPRequests,
+		"dynamodb.provisioned.rcu": &u.DynamoDB.Provisioned.RCU,
+		"dynamodb.provisioned.wcu": &u.DynamoDB.Provisioned.WCU,
+		"dynamodb.stored_bytes":    &u.DynamoDB.StoredBytes,
+		"dynamodb.stored_items":    &u.DynamoDB.StoredItems,
+		"sqs.backlog":              &u.SQS.Backlog,
+		"sqs.free_used":            &u.SQS.FreeUsed,
+		"api_gateway.subjects":     &u.APIGateway.Subjects,
+		"database.hit_rate":        &u.Database.HitRate,
+		"database.usd_per_million": &u.Database.USDPerMillion,
+		"database.instance_usd":    &u.Database.InstanceUSD,
+		"database.entries":         &u.Database.Entries,
 	}
 }
 
@@ -91,6 +130,7 @@ func TestValidateNamesTheField(t *testing.T) {
 		"dynamodb.reads[0].item_bytes":  func(u *Usage) { u.DynamoDB.Reads[0].ItemBytes = 1<<20 + 1 },
 		"dynamodb.writes[0].item_bytes": func(u *Usage) { u.DynamoDB.Writes[0].ItemBytes = 400<<10 + 1 },
 		"dynamodb.writes[1].item_bytes": func(u *Usage) { u.DynamoDB.Writes[1].ItemBytes = math.MaxInt64 },
+		"database.entry_bytes":          func(u *Usage) { u.Database.EntryBytes = -1 },
 		"dynamodb.reads[0].consistency": func(u *Usage) { u.DynamoDB.Reads[0].Consistency = "Strong" },
 	} {
 		u := full()
@@ -106,8 +146,9 @@ func TestPerMonthScalesCountsOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := full()
+	fixed := levels(&want)
 	for name, v := range numbers(&want) {
-		if name != "dynamodb.stored_bytes" {
+		if fixed[name] == nil {
 			*v *= 20
 		}
 	}

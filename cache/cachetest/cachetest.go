@@ -35,6 +35,7 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"BadLoads", badLoads},
 		{"CallersGo", callersGo},
 		{"Takeover", takeover},
+		{"Joined", joined},
 		{"LongLoad", longLoad},
 		{"LongBatchAndWrite", longBatchAndWrite},
 		{"Late", late},
@@ -56,6 +57,7 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"LocalClosed", localClosed},
 		{"Write", write},
 		{"WriteAndLoad", writeAndLoad},
+		{"WritersOverlap", writersOverlap},
 		{"Audit", audit},
 		{"Model", model},
 	} {

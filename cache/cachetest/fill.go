@@ -321,6 +321,40 @@ func takeover(t *testing.T, env valkeytest.Env) {
 	}
 }
 
+// joined holds that who comes while others of the process wait for a key asks the server nothing.
+func joined(t *testing.T, env valkeytest.Env) {
+	client := &counting{Client: env.Client}
+	env.Client = client
+	misses := make(chan string, 20)
+	c := newCache[string](t, env, cache.Config{
+		Lease: time.Minute, Hooks: cache.Hooks{Miss: func(key string) { misses <- key }},
+	})
+	mustGet(t, c, "k", "old", constant("old")) // loads the scripts
+	await(t, "a miss", misses)
+	if err := c.Delete(t.Context(), "k"); err != nil {
+		t.Fatal(err)
+	}
+	g := newGate()
+	callers := []<-chan got{background(t, c, "k", g.load("v"))}
+	await(t, "the load", g.begun)
+	before := client.trips.Load()
+	for range 10 {
+		callers = append(callers, background(t, c, "k", noLoad(t)))
+	}
+	for range callers {
+		await(t, "a miss", misses)
+	}
+	close(g.end)
+	for _, caller := range callers {
+		if r := await(t, "a caller", caller); r.err != nil || r.value != "v" {
+			t.Errorf("%+v", r)
+		}
+	}
+	if trips := client.trips.Load() - before; trips != 1 {
+		t.Errorf("%d round trips, want the one that stores", trips)
+	}
+}
+
 // longLoad loads for longer than the lease and the TTL: one load, and its value for all.
 func longLoad(t *testing.T, env valkeytest.Env) {
 	if env.Embedded {

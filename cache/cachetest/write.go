@@ -130,3 +130,59 @@ func writeAndLoad(t *testing.T, env valkeytest.Env) {
 		t.Errorf("who waited: %+v", r)
 	}
 }
+
+// writersOverlap holds that nobody loads while one of several writes still runs, whichever has ended before: if it dies before it
+// can tell, what was loaded meanwhile would outlive it. None of them is cached.
+func writersOverlap(t *testing.T, env valkeytest.Env) {
+	if env.Embedded {
+		t.Skip("the lease ends by the engine's clock, which stands still")
+	}
+	prefix := valkeytest.Prefix(t)
+	c := newCache[string](t, env, cache.Config{Prefix: prefix, Name: "n", Lease: 60 * time.Millisecond})
+	var o origin
+	begin := func(value string) (end func()) {
+		storing, stored, written := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+		go func() {
+			written <- c.Write(t.Context(), "k", value, func(ctx context.Context, value string) error {
+				close(storing)
+				<-stored
+				return o.store(ctx, value)
+			})
+		}()
+		await(t, "the store of "+value, storing)
+		return func() {
+			t.Helper()
+			close(stored)
+			if err := await(t, "the write of "+value, written); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	fenced := func() {
+		t.Helper()
+		env.Advance(150 * time.Millisecond) // every lease has been renewed, or has ended
+		fill := env.Client.B().Get().Key(prefix + ":cache:fill:n:{k}").Build()
+		if owner, err := env.Client.Do(t.Context(), fill).ToString(); err != nil || owner[0] != 'w' {
+			t.Errorf("who loads is not kept out: %q, %v", owner, err)
+		}
+		wantNone(t, c, "k")
+	}
+	first, second, third := begin("first"), begin("second"), begin("third")
+	fenced()
+	second()
+	fenced()
+	reader := background(t, c, "k", o.load)
+	third()
+	fenced()
+	first()
+	if r := await(t, "who waited", reader); r.err != nil || r.value != "first" {
+		t.Errorf("who waited: %+v", r)
+	}
+	// One that joined and left takes the right to be cached with it.
+	outer, inner := begin("outer"), begin("inner")
+	inner()
+	outer()
+	wantNone(t, c, "k")
+	begin("alone")()
+	mustGet(t, c, "k", "alone", noLoad(t))
+}

@@ -21,6 +21,8 @@ const (
 // commands is the whole command line.
 type commands struct {
 	Replay  replayCmd  `cmd:"" help:"Send an access log through rate limits, sessions and a cache, and price the result."`
+	Cost    costCmd    `cmd:"" help:"Say what metered services cost, and what a flat rate would, with a verdict for each."`
+	Prices  pricesCmd  `cmd:"" help:"List or update the prices that cost uses."`
 	Sample  sampleCmd  `cmd:"" help:"Write a generated access log to standard output."`
 	Serve   serveCmd   `cmd:"" help:"Serve rate limits over HTTP, and to Envoy over gRPC."`
 	Config  configCmd  `cmd:"" help:"Check a configuration of serve."`

@@ -76,6 +76,51 @@ func TestServePageNamesEveryFlag(t *testing.T) {
 	}
 }
 
+// TestCostPageShowsWhatRuns runs the example of docs/cost.md.
+func TestCostPageShowsWhatRuns(t *testing.T) {
+	code, out, problems := runCost(t, "--preset", "sessions", "--users", "50000")
+	if code != 0 {
+		t.Fatal(problems)
+	}
+	text, err := os.ReadFile("../../docs/cost.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := regexp.MustCompile(`(?m)^(.+)$`).ReplaceAllString(out, "    $1"); !strings.Contains(string(text), want) {
+		t.Errorf("docs/cost.md shows something else than\n%s", want)
+	}
+}
+
+// TestCostPageNamesEveryFlag compares docs/cost.md with the help, both ways.
+func TestCostPageNamesEveryFlag(t *testing.T) {
+	text, err := os.ReadFile("../../docs/cost.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flag := regexp.MustCompile(`--[a-z][a-z-]*`)
+	helped := map[string]bool{"--output": true} // of replay
+	for _, args := range [][]string{{"cost"}, {"prices", "list"}, {"prices", "update"}} {
+		var out, problems bytes.Buffer
+		if code := run(t.Context(), append(args, "--help"), stdio{nil, &out, &problems}); code != 0 {
+			t.Fatal(problems.String())
+		}
+		for _, name := range flag.FindAllString(out.String(), -1) {
+			helped[name] = true
+			if name != "--help" && !strings.Contains(string(text), "`"+name) {
+				t.Errorf("docs/cost.md does not name %s", name)
+			}
+		}
+	}
+	if len(helped) < 45 {
+		t.Fatalf("the help names only %v", helped)
+	}
+	for _, name := range flag.FindAllString(string(text), -1) {
+		if !helped[name] {
+			t.Errorf("docs/cost.md names %s, which there is not", name)
+		}
+	}
+}
+
 // TestDeployIsValid checks the configuration of the deploy folder.
 func TestDeployIsValid(t *testing.T) {
 	t.Chdir("../../deploy")

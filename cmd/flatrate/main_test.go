@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
@@ -23,8 +26,19 @@ func TestScripts(t *testing.T) {
 			"zip":    zipFile,
 			"cut":    cutFile,
 			"append": appendFile,
+			"serve":  serveFolder,
 		},
 	})
+}
+
+// serveFolder serves a folder over TLS until the script ends, and sets BASE and SSL_CERT_FILE: serve FOLDER
+func serveFolder(ts *testscript.TestScript, _ bool, args []string) {
+	server := httptest.NewTLSServer(http.FileServer(http.Dir(ts.MkAbs(args[0]))))
+	ts.Defer(server.Close)
+	file := ts.MkAbs("certificate.pem")
+	ts.Check(os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600))
+	ts.Setenv("BASE", server.URL)
+	ts.Setenv("SSL_CERT_FILE", file)
 }
 
 // zipFile compresses: zip FROM TO

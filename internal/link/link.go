@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/flatrate/flatrate/internal/breaker"
 	"github.com/flatrate/flatrate/internal/patience"
@@ -25,10 +26,14 @@ type Link struct {
 	breakers [groups]breaker.Breaker
 }
 
-// Parts are the breakers of all parts; one server has the first.
-func (l *Link) Parts() []breaker.Breaker { return l.breakers[:] }
+// Each calls do with the breaker of each part, the only one of a single server first. It is for before the first call.
+func (l *Link) Each(do func(*breaker.Breaker)) {
+	for i := range l.breakers {
+		do(&l.breakers[i])
+	}
+}
 
-// Breaker returns that of the node which has a key.
+// Breaker returns that of the part which has a key.
 func (l *Link) Breaker(key string) *breaker.Breaker {
 	if l.Client.Mode() != valkey.ClientModeCluster {
 		return &l.breakers[0]
@@ -36,7 +41,7 @@ func (l *Link) Breaker(key string) *breaker.Breaker {
 	return l.BreakerOf(l.Client.B().Get().Key(key).Build())
 }
 
-// BreakerOf returns that of the node which a command goes to.
+// BreakerOf returns that of the part which a command goes to.
 func (l *Link) BreakerOf(cmd valkey.Completed) *breaker.Breaker {
 	if l.Client.Mode() != valkey.ClientModeCluster {
 		return &l.breakers[0]
@@ -44,7 +49,7 @@ func (l *Link) BreakerOf(cmd valkey.Completed) *breaker.Breaker {
 	return &l.breakers[cmd.Slot()>>10%groups]
 }
 
-// Probe asks the node of a key.
+// Probe asks the node that has a key.
 func (l *Link) Probe(key string) breaker.Probe {
 	return func(ctx context.Context) error {
 		err := l.Client.Do(ctx, l.Client.B().Exists().Key(key).Build()).Error()
@@ -55,13 +60,14 @@ func (l *Link) Probe(key string) breaker.Probe {
 	}
 }
 
-// Answered tells a server that said something, if only no, from one that said nothing.
+// Answered tells a server that said something, if only no, from one that said nothing, or that it can't say yet: the cluster is
+// down, it loads its data, its primary is away.
 func Answered(err error) bool {
 	if err == nil || valkey.IsValkeyNil(err) {
 		return true
 	}
-	_, said := valkey.IsValkeyErr(err)
-	return said
+	said, ok := valkey.IsValkeyErr(err)
+	return ok && !said.IsClusterDown() && !said.IsLoading() && !strings.HasPrefix(said.Error(), "MASTERDOWN")
 }
 
 // Away says why the server of a key counts as away, or nil.
@@ -89,32 +95,22 @@ func (l *Link) Do(ctx context.Context, key string, cmd valkey.Completed) valkey.
 		return valkey.NewErrorResult(err)
 	}
 	result := l.Client.Do(l.Wait.Bounded(ctx), cmd)
-	l.Heard(ctx, key, result.NonValkeyError())
+	l.Heard(ctx, key, result.Error())
 	return result
 }
 
 // Exec runs a script.
 func (l *Link) Exec(ctx context.Context, s *script.Script, keys []string, args ...string) valkey.ValkeyResult {
-	return l.Run(ctx, l.Wait.Bounded(ctx), s, keys, args...)
-}
-
-// Run runs a script for a caller's ctx, within another one that ends.
-func (l *Link) Run(ctx, within context.Context, s *script.Script, keys []string, args ...string) valkey.ValkeyResult {
 	if err := l.Away(keys[0]); err != nil {
 		return valkey.NewErrorResult(err)
 	}
-	result := s.Exec(within, l.Client, keys, args...)
-	l.Heard(ctx, keys[0], result.NonValkeyError())
+	result := s.Exec(l.Wait.Bounded(ctx), l.Client, keys, args...)
+	l.Heard(ctx, keys[0], result.Error())
 	return result
 }
 
 // Execs runs scripts in one round trip to each node.
 func (l *Link) Execs(ctx context.Context, calls ...script.Call) []valkey.ValkeyResult {
-	return l.Runs(ctx, l.Wait.Bounded(ctx), calls)
-}
-
-// Runs is Execs within another context.
-func (l *Link) Runs(ctx, within context.Context, calls []script.Call) []valkey.ValkeyResult {
 	results := make([]valkey.ValkeyResult, len(calls))
 	var at []int
 	var send []script.Call
@@ -125,9 +121,9 @@ func (l *Link) Runs(ctx, within context.Context, calls []script.Call) []valkey.V
 		}
 		at, send = append(at, i), append(send, call)
 	}
-	for n, result := range script.Multi(within, l.Client, send...) {
+	for n, result := range script.Multi(l.Wait.Bounded(ctx), l.Client, send...) {
 		results[at[n]] = result
-		l.Heard(ctx, send[n].Keys[0], result.NonValkeyError())
+		l.Heard(ctx, send[n].Keys[0], result.Error())
 	}
 	return results
 }

@@ -52,14 +52,11 @@ func (r Result) Table(w io.Writer, source string, cfg Config) error {
 	return r.notes(w)
 }
 
-// serviceNames are how AWS writes them.
-var serviceNames = map[string]string{"dynamodb": "DynamoDB", "api_gateway": "API Gateway"}
-
 func (r Result) billRows(t *report.Table, compressed string) {
 	t.Heading(fmt.Sprintf("Bill: a month at this rate, list prices of %s%s", r.Bill.Region, compressed))
 	for _, service := range r.Bill.PerService {
 		for _, line := range service.Lines {
-			t.Row(serviceNames[service.Name], report.USD(line.USD), fmt.Sprintf("%s %ss at $%v a million",
+			t.Row(report.ServiceName(service.Name), report.USD(line.USD), fmt.Sprintf("%s %ss at $%v a million",
 				report.Count(int64(line.Units+0.5)), line.Unit, line.PriceUSD*1e6/line.Per))
 		}
 	}

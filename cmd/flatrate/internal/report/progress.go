@@ -16,12 +16,38 @@ func Progress(w io.Writer, r io.Reader, size int64) (counted io.Reader, done fun
 	if !ok || !term.IsTerminal(int(file.Fd())) {
 		return r, func() {}
 	}
-	bar := progressbar.NewOptions64(size,
+	bar := newBar(w, size)
+	reader := progressbar.NewReader(r, bar)
+	return &reader, func() { _ = bar.Finish() }
+}
+
+func newBar(w io.Writer, size int64) *progressbar.ProgressBar {
+	return progressbar.NewOptions64(size,
 		progressbar.OptionSetWriter(w),
 		progressbar.OptionShowBytes(true),
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(),
 	)
-	reader := progressbar.NewReader(r, bar)
-	return &reader, func() { _ = bar.Finish() }
+}
+
+// ProgressAt is Progress for a file that is read here and there.
+func ProgressAt(w io.Writer, r io.ReaderAt, size int64) (counted io.ReaderAt, done func()) {
+	file, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return r, func() {}
+	}
+	bar := newBar(w, size)
+	return &readerAt{r, bar, size}, func() { _ = bar.Finish() }
+}
+
+type readerAt struct {
+	io.ReaderAt
+	bar  *progressbar.ProgressBar
+	size int64
+}
+
+func (r *readerAt) ReadAt(p []byte, at int64) (int, error) {
+	n, err := r.ReaderAt.ReadAt(p, at)
+	_ = r.bar.Set64(min(r.size, max(r.bar.State().CurrentNum, at+int64(n))))
+	return n, err
 }

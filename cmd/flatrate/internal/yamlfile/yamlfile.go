@@ -284,6 +284,25 @@ func (v Value) Int() (n int64, ok bool) {
 	return 0, false
 }
 
+var decimal = regexp.MustCompile(`^-?(0|[1-9][0-9]*|[1-9][0-9]{0,2}(_[0-9]{3})+)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$`)
+
+// Float returns a decimal number, whose whole part may be grouped as in 10_000.5. ok is false if it is none, or out of range: that
+// is reported.
+func (v Value) Float() (n float64, ok bool) {
+	if v.node.Kind == yaml.ScalarNode && v.node.Style == 0 && decimal.MatchString(v.node.Value) {
+		n, err := strconv.ParseFloat(strings.ReplaceAll(v.node.Value, "_", ""), 64)
+		if err != nil {
+			v.Fail("%s is out of range", v.node.Value)
+		}
+		return n, err == nil
+	}
+	v.Fail("not a number")
+	return 0, false
+}
+
+// Bool returns true or false.
+func (v Value) Bool() bool { return v.Word("false", "true") == 1 }
+
 // Plain returns the text of a number as it stands in the file, or "" for what is no plain scalar.
 func (v Value) Plain() string {
 	if v.node.Kind != yaml.ScalarNode || v.node.Style != 0 {
