@@ -106,6 +106,9 @@ type Hooks struct {
 	// Refused is called when a request's token was not used, with the reason: "malformed", "unknown" (or ended),
 	// "ambiguous" (two cookies of one name).
 	Refused func(reason string)
+	// Read and Written are told the bytes, key and value, of each session that was read, 0 for one that was not found, and of
+	// each that was begun, changed (the whole of it) or ended: what a table bills. The local tier's reads are among them.
+	Read, Written func(bytes int)
 	// Failed is called when the middleware could not load or save a session.
 	Failed func(err error)
 }
@@ -123,6 +126,12 @@ func (h *Hooks) setDefaults() {
 	}
 	if h.Refused == nil {
 		h.Refused = none
+	}
+	if h.Read == nil {
+		h.Read = func(int) {}
+	}
+	if h.Written == nil {
+		h.Written = func(int) {}
 	}
 	if h.Failed == nil {
 		h.Failed = func(error) {}

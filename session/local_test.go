@@ -274,11 +274,13 @@ func TestTagSecret(t *testing.T) {
 func TestHooks(t *testing.T) {
 	var mu sync.Mutex
 	var heard []string
+	var read, written []int
 	hear := func(what string) func(string) {
 		return func(id string) { mu.Lock(); heard = append(heard, what+" "+strconv.Itoa(len(id))); mu.Unlock() }
 	}
 	m := localManager(t, valkeytest.Start(t).Client(), session.Config{Hooks: session.Hooks{
 		Created: hear("created"), Ended: hear("ended"),
+		Read: func(bytes int) { read = append(read, bytes) }, Written: func(bytes int) { written = append(written, bytes) },
 		Renewed: func(old, id string) { hear("renewed")(old); hear("to")(id) },
 	}})
 	s, err := m.Create(t.Context(), map[string]int{})
@@ -288,8 +290,21 @@ func TestHooks(t *testing.T) {
 	if err := m.Renew(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
+	s.Value["n"] = 1
+	if ok, err := m.Set(t.Context(), s); err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	if _, ok, err := m.Get(t.Context(), s.Token); err != nil || !ok {
+		t.Fatal(ok, err)
+	}
 	if err := m.Delete(t.Context(), s.Token); err != nil {
 		t.Fatal(err)
+	}
+	if _, ok, err := m.Get(t.Context(), s.Token); err != nil || ok {
+		t.Fatal(ok, err)
+	}
+	if fmt.Sprint(read, written) != "[84 0] [79 84 1]" {
+		t.Errorf("read %d, written %d", read, written)
 	}
 	if got := strings.Join(heard, ", "); got != "created 22, renewed 22, to 22, ended 22" {
 		t.Error(got)

@@ -258,6 +258,7 @@ func (m *Manager[T]) put(ctx context.Context, s *Session[T], stored []member, to
 	s.wire, s.stored, s.seal, s.pending = wire, stored, sealed, nil
 	m.extended(at, idle/20)
 	m.cfg.Hooks.Created(at.digest)
+	m.cfg.Hooks.Written(len(m.keys.session(at)) + headBytes + len(body))
 	return true, nil
 }
 

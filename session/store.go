@@ -70,6 +70,21 @@ func (m *Manager[T]) fetch(ctx context.Context, at place) (found, error) {
 
 // look reads one key: with the script that also extends the idle time, where that may be due, else with a GET.
 func (m *Manager[T]) look(ctx context.Context, at place) (found, error) {
+	f, err := m.lookUp(ctx, at)
+	if err == nil {
+		bytes := 0
+		if f.alive {
+			bytes = len(m.keys.session(at)) + headBytes + len(f.body)
+		}
+		m.cfg.Hooks.Read(bytes)
+	}
+	return f, err
+}
+
+// headBytes is about what a record has beside its value.
+const headBytes = 40
+
+func (m *Manager[T]) lookUp(ctx context.Context, at place) (found, error) {
 	if m.local != nil {
 		if e := m.localHit(at); e != nil {
 			return parseFound(at, e.text)
@@ -187,6 +202,11 @@ func (m *Manager[T]) save(ctx context.Context, s *Session[T], changes []change) 
 				m.extended(s.at, time.Duration(slack)*time.Millisecond)
 			}
 			s.wire, s.pending = apply(s.wire, sealed), nil
+			bytes := len(m.keys.session(s.at)) + headBytes
+			for _, line := range s.wire {
+				bytes += len(line.name) + len(line.value) + len(`"":,`) + 1
+			}
+			m.cfg.Hooks.Written(bytes)
 			if s.seal == nil {
 				s.stored = s.wire
 			} else {

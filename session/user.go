@@ -221,6 +221,7 @@ func (m *Manager[T]) endHere(ctx context.Context, at place, always bool) (ok boo
 			return false, wrap("delete", err)
 		case n == done:
 			m.cfg.Hooks.Ended(at.digest)
+			m.cfg.Hooks.Written(1)
 			return true, nil
 		case n == nothing:
 			return false, nil
@@ -273,6 +274,7 @@ func (m *Manager[T]) endEach(ctx context.Context, tag string, found []indexed, b
 		for _, s := range found {
 			m.local.drop(place{tag, s.digest})
 			m.cfg.Hooks.Ended(s.digest)
+			m.cfg.Hooks.Written(1)
 		}
 		found = nil
 		for i, reply := range replies {
