@@ -1,5 +1,5 @@
 # Verbs loop over the modules; proof/ has a workspace of its own, so each verb runs inside the module.
-MODULES  := . cmd/flatrate contrib/grpc proof
+MODULES  := . cmd/flatrate contrib/gorilla contrib/grpc proof
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 AREA     ?= connect
 FUZZTIME ?= 20s
@@ -9,7 +9,7 @@ each = @set -e; for m in $(MODULES); do echo "-- $$m: $(1)"; (cd $$m && $(1)); d
 
 NEWER    ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flatrate
 
-.PHONY: help servers test newer newest race lint build bench fuzz fault interleavings oracle cur meter soak tidy release-check
+.PHONY: help servers test newer newest race lint build bench fuzz fault interleavings raced million browser oracle cur meter soak tidy release-check
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -52,6 +52,15 @@ soak: servers ## Keep flatrate serve under load for SOAK (10m), and look at its 
 
 interleavings: servers ## A million interleavings of all that a cache does, on one server and on a cluster
 	FLATRATE_CACHE_RUNS=1000000 go test -count=1 -v -timeout 30m -run TestAdversary ./cache
+
+raced: servers ## Race logouts, writes and renewals of sessions, 10,000 trials each, on one server and on a cluster
+	FLATRATE_SESSION_RUNS=10000 go test -count=1 -timeout 30m -v -run '^TestRace$$' ./session
+
+million: servers ## A million sessions, of which one user has 1,000: log out everywhere
+	FLATRATE_SESSION_MILLION=1 go test -count=1 -timeout 30m -v -run '^TestMillion$$' ./session
+
+browser: servers ## A real browser logs in, and is logged out from a second one (needs Chromium)
+	cd proof && FLATRATE_REQUIRE_BROWSER=1 go test -count=1 -v -run '^TestBrowser' ./interop
 
 cur: ## Read a generated Cost and Usage Report of 1 GB as CSV, gzip and Parquet, and print time and peak memory
 	cd cmd/flatrate && FLATRATE_LARGE_CUR=1024 go test -count=1 -v -timeout 30m -run '^TestLargeReport$$' .

@@ -2,7 +2,10 @@ package session_test
 
 import (
 	"context"
+	"errors"
 	"net"
+	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,21 +16,46 @@ import (
 	"github.com/flatrate/flatrate/valkeytest"
 )
 
-func TestConformance(t *testing.T) { valkeytest.Each(t, sessiontest.Run) }
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	valkeytest.Each(t, sessiontest.Run)
+}
 
 func TestNewNamesTheField(t *testing.T) {
 	c := valkeytest.Start(t).Client()
-	for _, test := range []struct {
-		cfg  session.Config
-		want string
-	}{
-		{session.Config{Idle: -time.Second}, "Config.Idle"},
-		{session.Config{Idle: time.Microsecond}, "Config.Idle"},
-		{session.Config{Idle: time.Second + time.Microsecond}, "Config.Idle"},
-		{session.Config{Prefix: "a}b"}, "Config.Prefix"},
+	cookie := func(c session.Cookie) session.Config { return session.Config{HTTP: session.HTTP{Cookie: c}} }
+	told := func(context.Context, session.Expired) error { return nil }
+	for want, all := range map[string][]session.Config{
+		"Config.Idle":           {{Idle: -time.Second}, {Idle: time.Microsecond}, {Idle: time.Second + time.Microsecond}, {Idle: 20 * 365 * 24 * time.Hour}},
+		"Config.Absolute":       {{Absolute: -time.Second}, {Absolute: 1500 * time.Millisecond}, {Absolute: 20 * 365 * 24 * time.Hour}},
+		"Config.Jitter":         {{Jitter: -1}, {Jitter: 0.6}},
+		"Config.Grace":          {{Grace: -2}, {Grace: time.Hour}, {Grace: time.Microsecond}},
+		"Config.Remember":       {{Remember: time.Millisecond}, {Remember: -1}},
+		"Config.MaxBytes":       {{MaxBytes: -1}, {MaxBytes: 100}, {MaxBytes: 1 << 20}},
+		"Config.Conflict":       {{Conflict: 2}, {Conflict: -1}},
+		"Config.Timeout":        {{Timeout: time.Millisecond}, {Timeout: time.Hour}},
+		"Config.Prefix":         {{Prefix: "a}b"}},
+		"Config.TagSecret":      {{TagSecret: []byte("short")}},
+		"Config.Keys[0].ID":     {{Keys: []session.Key{{Secret: make([]byte, 32)}}}, {Keys: []session.Key{{ID: "a.b", Secret: make([]byte, 32)}}}, {Keys: []session.Key{{ID: strings.Repeat("a", 33), Secret: make([]byte, 32)}}}},
+		"Config.Keys[1].ID":     {{Keys: []session.Key{{"a", make([]byte, 32)}, {"a", make([]byte, 32)}}}},
+		"Config.Keys[0].Secret": {{Keys: []session.Key{{ID: "a", Secret: make([]byte, 31)}}}, {Keys: []session.Key{{ID: "a"}}}},
+		"Config.Local.Entries":  {{Local: session.LocalTier{Entries: -1}}},
+		"Config.Local.TTL":      {{Local: session.LocalTier{TTL: -1}}},
+		"Config.Expired.Every":  {{Expired: session.Sweep{Every: time.Millisecond, Func: told}}, {Expired: session.Sweep{Every: -1}}},
+		"Config.HTTP.Cookie": {
+			cookie(session.Cookie{Name: "a b"}), cookie(session.Cookie{Domain: "a b"}), cookie(session.Cookie{Path: "/a;b"}),
+			cookie(session.Cookie{Name: "__Host-x", Domain: "example.com"}), cookie(session.Cookie{Name: "__Host-x", Insecure: true}),
+			cookie(session.Cookie{Name: "__Host-x", Path: "/app"}), cookie(session.Cookie{Name: "__Secure-x", Insecure: true}),
+			cookie(session.Cookie{Partitioned: true, Insecure: true}), cookie(session.Cookie{SameSite: http.SameSiteNoneMode, Insecure: true}),
+		},
+		"Config.HTTP.Header":   {{HTTP: session.HTTP{Header: "a b"}}},
+		"Config.HTTP.NoCookie": {{HTTP: session.HTTP{NoCookie: true}}},
+		"Config.HTTP.Down":     {{HTTP: session.HTTP{Down: 7}}},
 	} {
-		if _, err := session.New[struct{}](c, test.cfg); err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%+v: error %v, want one with %s", test.cfg, err, test.want)
+		for _, cfg := range all {
+			if _, err := session.New[struct{}](c, cfg); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%+v: error %v, want one with %s", cfg, err, want)
+			}
 		}
 	}
 	if _, err := session.New[struct{}](nil, session.Config{}); err == nil {
@@ -59,96 +87,69 @@ func TestValuesThatAreNoObject(t *testing.T) {
 	}
 	_, err = anything.Create(t.Context(), nil)
 	refused("a nil map", "JSON object", err)
-	_, err = anything.Create(t.Context(), map[string]any{"@created": 1})
-	refused("a reserved name", `"@created"`, err)
+	_, err = anything.Create(t.Context(), map[string]any{"@k": 1})
+	refused("a reserved name", `"@k"`, err)
 	_, err = anything.Create(t.Context(), map[string]any{"f": func() {}})
 	refused("a func", "value", err)
-	many := map[string]any{}
-	for i := range session.MaxFields + 1 {
-		many[strings.Repeat("x", i)] = i
+	_, err = anything.Create(t.Context(), map[string]any{"a\"b": 1})
+	refused("a quote in a name", "quote", err)
+	_, err = anything.Create(t.Context(), map[string]any{"a\nb": 1})
+	refused("a line end in a name", "control", err)
+	for _, terms := range []session.Terms{{Idle: -1}, {Idle: time.Microsecond}, {Absolute: -2}, {Absolute: time.Millisecond}} {
+		_, err = anything.Begin(t.Context(), map[string]any{}, terms)
+		refused("terms", "Terms.", err)
 	}
-	_, err = anything.Create(t.Context(), many)
-	refused("too many members", "1001 members", err)
-	delete(many, "")
-	if _, err := anything.Create(t.Context(), many); err != nil {
-		t.Errorf("%d members: %v", len(many), err)
+	strange := map[string]any{"": 1.0, "<&>": "<&>", "é \u2028": []any{"\n\",\n\"a\":1", map[string]any{"@k": "x", "}": "{"}}}
+	s, err := anything.Create(t.Context(), strange)
+	if err != nil {
+		t.Fatal(err)
+	}
+	strange["more"] = true
+	if ok, err := anything.Set(t.Context(), s); err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	got, ok, err := anything.Get(t.Context(), s.Token)
+	if err != nil || !ok || !reflect.DeepEqual(got.Value, strange) {
+		t.Errorf("%q, %v, %v; want %q", got.Value, ok, err, strange)
 	}
 }
 
 // TestTheServerSeesTheFields is the layout that other languages read.
 func TestTheServerSeesTheFields(t *testing.T) {
 	c := valkeytest.Start(t).Client()
-	m, err := session.New[map[string]any](c, session.Config{Idle: time.Minute})
+	m, err := session.New[map[string]any](c, session.Config{Idle: time.Minute, Absolute: time.Hour, Timeout: patient})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := m.Create(t.Context(), map[string]any{"user": "ann", "n": 1})
+	s, err := m.Begin(t.Context(), map[string]any{"n": 1, "user": "ann"}, session.Terms{User: "ann", Device: "D", Address: "A"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err := c.Do(t.Context(), c.B().Keys().Pattern("*").Build()).AsStrSlice()
-	if err != nil || len(keys) != 1 || !strings.HasPrefix(keys[0], "fr:sess:{") {
-		t.Fatalf("%q, %v", keys, err)
+	tag := s.Token[27:]
+	record, err := c.Do(t.Context(), c.B().Get().Key("fr:sess:{"+tag+"}:"+s.ID()).Build()).ToString()
+	at := strconv.FormatInt(s.Created.Unix(), 10)
+	want := "1" + at + " " + at + " 60000 3600\n{\"n\":1,\n\"user\":\"ann\",\n\"@ua\":\"D\",\n\"@ip\":\"A\"}"
+	if err != nil || record != want {
+		t.Errorf("%q, %v; want %q", record, err, want)
 	}
-	hash, err := c.Do(t.Context(), c.B().Hgetall().Key(keys[0]).Build()).AsStrMap()
-	if err != nil || len(hash) != 3 || hash["user"] != `"ann"` || hash["n"] != "1" || hash["@created"] == "" {
-		t.Errorf("%q, %v", hash, err)
+	scores, err := c.Do(t.Context(), c.B().Zrange().Key("fr:sess:{"+tag+"}:user").Min("0").Max("-1").Withscores().Build()).AsZScores()
+	if err != nil || len(scores) != 1 || scores[0].Member != s.ID() {
+		t.Errorf("%v, %v", scores, err)
 	}
-	for what, touch := range map[string]func() error{
-		"get": func() error { _, _, err := m.Get(t.Context(), s.Token); return err },
-		"set": func() error { _, err := m.Set(t.Context(), s); return err },
-	} {
-		if err := c.Do(t.Context(), c.B().Pexpire().Key(keys[0]).Milliseconds(1000).Build()).Error(); err != nil {
-			t.Fatal(err)
-		}
-		if err := touch(); err != nil {
-			t.Fatal(err)
-		}
-		if ms, err := c.Do(t.Context(), c.B().Pttl().Key(keys[0]).Build()).AsInt64(); err != nil || ms <= 1000 || ms > 60000 {
-			t.Errorf("after a %s: PTTL %d, %v", what, ms, err)
-		}
+	if err := m.Delete(t.Context(), s.Token); err != nil {
+		t.Fatal(err)
+	}
+	record, err = c.Do(t.Context(), c.B().Get().Key("fr:sess:{"+tag+"}:"+s.ID()).Build()).ToString()
+	if err != nil || record != "-" {
+		t.Errorf("after the logout: %q, %v", record, err)
 	}
 }
 
-// TestMoreFieldsThanThereMayBe reads a session that somebody else has filled.
-func TestMoreFieldsThanThereMayBe(t *testing.T) {
-	c := valkeytest.Start(t).Client()
-	m, err := session.New[map[string]int](c, session.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := m.Create(t.Context(), map[string]int{"a": 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys, err := c.Do(t.Context(), c.B().Keys().Pattern("*").Build()).AsStrSlice()
-	if err != nil || len(keys) != 1 {
-		t.Fatal(keys, err)
-	}
-	fill := c.B().Hset().Key(keys[0]).FieldValue()
-	for i := range 2 * session.MaxFields {
-		fill = fill.FieldValue(strconv.Itoa(i), "0")
-	}
-	if err := c.Do(t.Context(), fill.Build()).Error(); err != nil {
-		t.Fatal(err)
-	}
-	s, ok, err := m.Get(t.Context(), s.Token)
-	if err != nil || !ok || len(s.Value) != 2*session.MaxFields+1 {
-		t.Fatalf("%v, %v", ok, err)
-	}
-	s.Value = map[string]int{"a": 2}
-	if ok, err := m.Set(t.Context(), s); err != nil || !ok {
-		t.Fatalf("%v, %v", ok, err)
-	}
-	if s, ok, err := m.Get(t.Context(), s.Token); err != nil || !ok || len(s.Value) != 1 || s.Value["a"] != 2 {
-		t.Fatalf("%v, %v", ok, err)
-	}
-}
-
-// TestServersThatRefuseWrites are what a client meets after a failover, or without enough replicas:
-// every call writes, Get too.
+// TestServersThatRefuseWrites are what a client meets after a failover, or without enough replicas. A read works
+// as long as it need not extend the idle time.
 func TestServersThatRefuseWrites(t *testing.T) {
-	primary := valkeytest.StartWith(t, valkeytest.Config{TCP: true})
+	t.Parallel()
+	primary := valkeytest.StartWith(t, valkeytest.Config{TCP: true, Args: []string{"--repl-diskless-sync-delay", "0"}})
 	host, port, err := net.SplitHostPort(primary.Addr)
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +163,7 @@ func TestServersThatRefuseWrites(t *testing.T) {
 		}
 	}
 	on := func(s *valkeytest.Server) *session.Manager[map[string]int] {
-		m, err := session.New[map[string]int](s.Client(), session.Config{})
+		m, err := session.New[map[string]int](s.Client(), session.Config{Timeout: patient})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,13 +181,18 @@ func TestServersThatRefuseWrites(t *testing.T) {
 		m, s := on(server), begun[want]
 		for name, call := range map[string]func() error{
 			"Create": func() error { _, err := m.Create(t.Context(), map[string]int{}); return err },
-			"Get":    func() error { _, _, err := m.Get(t.Context(), s.Token); return err },
-			"Set":    func() error { _, err := m.Set(t.Context(), s); return err },
+			"Set":    func() error { s.Value["n"]++; _, err := m.Set(t.Context(), s); return err },
+			"Renew":  func() error { return m.Renew(t.Context(), s) },
+			"Login":  func() error { return m.Login(t.Context(), s, session.Terms{User: "ann"}) },
+			"EndAll": func() error { _, err := m.EndAll(t.Context(), "ann"); return err },
 			"Delete": func() error { return m.Delete(t.Context(), s.Token) },
 		} {
 			if err := call(); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s, %s: %v", want, name, err)
 			}
+		}
+		if _, ok, err := m.Get(t.Context(), s.Token); err != nil && !strings.Contains(err.Error(), want) || err == nil && !ok {
+			t.Errorf("%s, Get: %v, %v", want, ok, err)
 		}
 	}
 	do(lonely, "CONFIG", "SET", "min-replicas-to-write", "0")
@@ -198,6 +204,7 @@ func TestServersThatRefuseWrites(t *testing.T) {
 // TestServerAway makes each call without a deadline, through a client that repeats for ever what it
 // may repeat. None of these calls may be.
 func TestServerAway(t *testing.T) {
+	t.Parallel()
 	s := valkeytest.Start(t)
 	m, err := session.New[map[string]int](s.Client(), session.Config{})
 	if err != nil {
@@ -211,7 +218,12 @@ func TestServerAway(t *testing.T) {
 	for name, call := range map[string]func(context.Context) error{
 		"Create": func(ctx context.Context) error { _, err := m.Create(ctx, map[string]int{}); return err },
 		"Get":    func(ctx context.Context) error { _, _, err := m.Get(ctx, begun.Token); return err },
-		"Set":    func(ctx context.Context) error { _, err := m.Set(ctx, begun); return err },
+		"Set":    func(ctx context.Context) error { begun.Value["n"]++; _, err := m.Set(ctx, begun); return err },
+		"Renew":  func(ctx context.Context) error { return m.Renew(ctx, begun) },
+		"Login":  func(ctx context.Context) error { return m.Login(ctx, begun, session.Terms{User: "ann"}) },
+		"List":   func(ctx context.Context) error { _, err := m.List(ctx, "ann"); return err },
+		"End":    func(ctx context.Context) error { _, err := m.End(ctx, "ann", begun.ID()); return err },
+		"EndAll": func(ctx context.Context) error { _, err := m.EndAll(ctx, "ann"); return err },
 		"Delete": func(ctx context.Context) error { return m.Delete(ctx, begun.Token) },
 	} {
 		ended := make(chan error, 1)
@@ -223,6 +235,68 @@ func TestServerAway(t *testing.T) {
 			}
 		case <-time.After(20 * time.Second):
 			t.Fatalf("%s did not end", name)
+		}
+	}
+}
+
+// TestFullServer holds that on a server without room sessions are read, extended and ended, and that what needs room
+// says so.
+func TestFullServer(t *testing.T) {
+	t.Parallel()
+	server := valkeytest.Start(t)
+	c := server.Client()
+	m, err := session.New[map[string]string](c, session.Config{AskAlways: true, Timeout: patient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := func(idle time.Duration) *session.Session[map[string]string] {
+		s, err := m.Begin(t.Context(), map[string]string{}, session.Terms{User: "ann", Idle: idle})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s, other, third := begin(time.Hour), begin(time.Hour), begin(time.Hour)
+	if _, err := m.EndAll(t.Context(), "bob"); err != nil { // the scripts are there
+		t.Fatal(err)
+	}
+	if _, _, err := m.Get(t.Context(), s.Token); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.End(t.Context(), "ann", s.ID()[:21]+"A"); err != nil {
+		t.Fatal(err)
+	}
+	key := "fr:sess:{" + s.Token[27:] + "}:" + s.ID()
+	for _, words := range [][]string{{"PEXPIRE", key, "1000000"}, {"CONFIG", "SET", "maxmemory", "1mb"}} {
+		if err := c.Do(t.Context(), c.B().Arbitrary(words...).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := m.Create(t.Context(), map[string]string{}); err == nil || !strings.Contains(err.Error(), "OOM") || !errors.Is(err, session.ErrUnavailable) {
+		t.Errorf("Create: %v", err)
+	}
+	s.Value["n"] = "1"
+	if ok, err := m.Set(t.Context(), s); err == nil || ok {
+		t.Errorf("Set: %v, %v", ok, err)
+	}
+	if _, ok, err := m.Get(t.Context(), s.Token); err != nil || !ok {
+		t.Errorf("Get: %v, %v", ok, err)
+	}
+	if ms, err := c.Do(t.Context(), c.B().Pttl().Key(key).Build()).AsInt64(); err != nil || ms < 3_000_000 {
+		t.Errorf("the idle time is not extended: %d ms, %v", ms, err)
+	}
+	if err := m.Delete(t.Context(), s.Token); err != nil {
+		t.Errorf("Delete: %v", err)
+	}
+	if n, err := m.EndOthers(t.Context(), third); err != nil || n != 1 {
+		t.Errorf("EndOthers: %d, %v", n, err)
+	}
+	if n, err := m.EndAll(t.Context(), "ann"); err != nil || n != 1 {
+		t.Errorf("EndAll: %d, %v", n, err)
+	}
+	for _, gone := range []*session.Session[map[string]string]{s, other, third} {
+		if _, ok, err := m.Get(t.Context(), gone.Token); err != nil || ok {
+			t.Errorf("afterwards: %v, %v", ok, err)
 		}
 	}
 }

@@ -15,6 +15,7 @@ var areas = []Area{
 	redlockArea(),
 	cacheArea(),
 	ratelimitArea(),
+	sessionArea(),
 	serveArea(),
 }
 

@@ -63,6 +63,7 @@ func installed(t *testing.T, wanted []language) (found []language) {
 // report is what those programs print.
 type report struct {
 	Keys, Steps, Turns, Overlaps int
+	Token                        string
 	Wrong                        []string
 }
 

@@ -46,7 +46,10 @@ func newSite(client valkey.Client, cfg Config) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.sessions, err = session.New[visit](client, session.Config{Prefix: cfg.Prefix, Idle: cfg.Idle})
+	s.sessions, err = session.New[visit](client, session.Config{
+		Prefix: cfg.Prefix, Idle: cfg.Idle, Timeout: callTimeout, MaxBytes: min(max(cfg.SessionBytes+1024, session.DefaultMaxBytes), 512<<10),
+		AskAlways: cfg.Advance != nil, // the log's clock is not this process's
+	})
 	if err != nil {
 		return nil, err
 	}
