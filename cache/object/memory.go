@@ -132,7 +132,7 @@ func (m machine) hashBytes(keyLength int, words []string, ends bool) (bytes, tab
 	} else {
 		bytes += m.class(56) + m.class(8*max(4, power(fields)))
 	}
-	for i := 0; i < len(words); i += 2 {
+	for i := 0; i+1 < len(words); i += 2 {
 		bytes += m.entryBytes(len(words[i]), len(words[i+1]))
 	}
 	return bytes, tables, false
