@@ -18,8 +18,8 @@ import (
 	"github.com/flatrate/flatrate/valkeytest"
 )
 
-// account is a value; its columns have names that need their quotes.
-type account struct {
+// row is a value; its columns have names that need their quotes.
+type row struct {
 	Owner string
 	Cents int64
 	Note  sql.NullString
@@ -41,7 +41,7 @@ var banks = map[string]bank{
 		"note" text, %s "version" bigint NOT NULL)`, databases.SQLite},
 }
 
-func (b bank) open(t *testing.T, deleted string) (*sql.DB, writebehind.Origin[account]) {
+func (b bank) open(t *testing.T, deleted string) (*sql.DB, writebehind.Origin[row]) {
 	t.Helper()
 	db := b.start(t).Open()
 	column := ""
@@ -51,10 +51,10 @@ func (b bank) open(t *testing.T, deleted string) (*sql.DB, writebehind.Origin[ac
 	if _, err := db.ExecContext(t.Context(), fmt.Sprintf(b.create, column)); err != nil {
 		t.Fatal(err)
 	}
-	origin, err := sqlorigin.New(db, sqlorigin.Table[account]{
+	origin, err := sqlorigin.New(db, sqlorigin.Table[row]{
 		Dialect: b.dialect, Name: `the "accounts`, Key: "Key", Deleted: deleted,
 		Columns: []string{"select", "Cents, €", "note"},
-		Values: func(a account) ([]any, error) {
+		Values: func(a row) ([]any, error) {
 			if a.Cents == 13 {
 				return nil, errors.New("thirteen")
 			}
@@ -68,7 +68,7 @@ func (b bank) open(t *testing.T, deleted string) (*sql.DB, writebehind.Origin[ac
 }
 
 // rows reads the whole table.
-func (b bank) rows(t *testing.T, db *sql.DB, deleted string) map[string]account {
+func (b bank) rows(t *testing.T, db *sql.DB, deleted string) map[string]row {
 	t.Helper()
 	quoted := func(name string) string {
 		if b.dialect == sqlorigin.MySQL {
@@ -85,10 +85,10 @@ func (b bank) rows(t *testing.T, db *sql.DB, deleted string) map[string]account 
 		t.Fatal(err)
 	}
 	defer all.Close()
-	rows := map[string]account{}
+	rows := map[string]row{}
 	for all.Next() {
 		var key string
-		var a account
+		var a row
 		if err := all.Scan(&key, &a.Owner, &a.Cents, &a.Note); err != nil {
 			t.Fatal(err)
 		}
@@ -107,19 +107,19 @@ func TestSQLOrigin(t *testing.T) {
 			t.Run(name+" "+deleted, func(t *testing.T) {
 				t.Parallel()
 				db, origin := b.open(t, deleted)
-				write := func(batch ...writebehind.Write[account]) {
+				write := func(batch ...writebehind.Write[row]) {
 					t.Helper()
 					if err := origin(t.Context(), batch); err != nil {
 						t.Fatal(err)
 					}
 				}
-				at := func(key string, version int64, cents int64) writebehind.Write[account] {
-					return writebehind.Write[account]{Key: key, Version: version, Value: account{Owner: "owner of " + key, Cents: cents}}
+				at := func(key string, version int64, cents int64) writebehind.Write[row] {
+					return writebehind.Write[row]{Key: key, Version: version, Value: row{Owner: "owner of " + key, Cents: cents}}
 				}
 				keys := []string{"a", "A", "a ", "ü", "", "'; --", `"`, "`", strings.Repeat("x", 1000)}
 				for round := range int64(2) { // the second one changes nothing
 					for version := range int64(3) {
-						var batch []writebehind.Write[account]
+						var batch []writebehind.Write[row]
 						for i, key := range keys {
 							batch = append(batch, at(key, 10+version, 100*version+int64(i)))
 						}
@@ -133,12 +133,12 @@ func TestSQLOrigin(t *testing.T) {
 					}
 				}
 				write(at("a", 5, 5)) // older
-				write(writebehind.Write[account]{Key: "A", Version: 11, Deleted: true})
+				write(writebehind.Write[row]{Key: "A", Version: 11, Deleted: true})
 				if got := b.rows(t, db, deleted); got["a"].Cents != 200 || got["A"].Cents != 201 {
 					t.Errorf("older writes: %+v", got)
 				}
-				write(writebehind.Write[account]{Key: "A", Version: 20, Deleted: true}, at("new", 20, 7),
-					writebehind.Write[account]{Key: "never there", Version: 20, Deleted: true})
+				write(writebehind.Write[row]{Key: "A", Version: 20, Deleted: true}, at("new", 20, 7),
+					writebehind.Write[row]{Key: "never there", Version: 20, Deleted: true})
 				if deleted != "" { // a row that stays knows that it is newer
 					write(at("A", 19, 1), at("never there", 19, 1))
 				}
@@ -157,27 +157,27 @@ func TestSQLOrigin(t *testing.T) {
 }
 
 // refuses writes what the database or the caller's func won't have.
-func refuses(t *testing.T, origin writebehind.Origin[account], at func(string, int64, int64) writebehind.Write[account]) {
+func refuses(t *testing.T, origin writebehind.Origin[row], at func(string, int64, int64) writebehind.Write[row]) {
 	t.Helper()
 	var rejected writebehind.Rejected
-	if err := origin(t.Context(), []writebehind.Write[account]{at("less", 30, -1)}); !errors.As(err, &rejected) || rejected[0] == nil {
+	if err := origin(t.Context(), []writebehind.Write[row]{at("less", 30, -1)}); !errors.As(err, &rejected) || rejected[0] == nil {
 		t.Errorf("less than zero: %v", err)
 	}
-	if err := origin(t.Context(), []writebehind.Write[account]{at("less", 30, -1), at("a", 30, 30)}); err == nil || errors.As(err, &rejected) {
+	if err := origin(t.Context(), []writebehind.Write[row]{at("less", 30, -1), at("a", 30, 30)}); err == nil || errors.As(err, &rejected) {
 		t.Errorf("among others: %v", err)
 	}
 	taken := at("thief", 30, 1)
 	taken.Value.Owner = "owner of a" // another row's, by a unique index
-	if err := origin(t.Context(), []writebehind.Write[account]{taken}); !errors.As(err, &rejected) {
+	if err := origin(t.Context(), []writebehind.Write[row]{taken}); !errors.As(err, &rejected) {
 		t.Errorf("another's unique column: %v", err)
 	}
-	err := origin(t.Context(), []writebehind.Write[account]{at("a", 31, 31), at("thirteen", 31, 13)})
+	err := origin(t.Context(), []writebehind.Write[row]{at("a", 31, 31), at("thirteen", 31, 13)})
 	if !errors.As(err, &rejected) || rejected[1] == nil || rejected[0] != nil {
 		t.Errorf("Values refuses: %v", err)
 	}
 	ended, end := context.WithCancel(t.Context())
 	end()
-	if err := origin(ended, []writebehind.Write[account]{at("a", 40, 40)}); !errors.Is(err, context.Canceled) {
+	if err := origin(ended, []writebehind.Write[row]{at("a", 40, 40)}); !errors.Is(err, context.Canceled) {
 		t.Errorf("an ended context: %v", err)
 	}
 }
@@ -197,10 +197,10 @@ func TestSQLOriginRace(t *testing.T) {
 				random := rand.New(rand.NewPCG(seed, uint64(n)))
 				writers.Go(func() {
 					for range 30 {
-						var batch []writebehind.Write[account]
+						var batch []writebehind.Write[row]
 						for _, k := range random.Perm(20)[:10] {
 							version := random.Int64N(1_000_000) + 1
-							batch = append(batch, writebehind.Write[account]{Key: strconv.Itoa(k), Version: version, Value: account{Owner: strconv.Itoa(k), Cents: 100 * version}})
+							batch = append(batch, writebehind.Write[row]{Key: strconv.Itoa(k), Version: version, Value: row{Owner: strconv.Itoa(k), Cents: 100 * version}})
 						}
 						for origin(t.Context(), batch) != nil { // a deadlock, or a database that is busy
 							if t.Context().Err() != nil {
@@ -231,7 +231,7 @@ func TestSQLOriginDrained(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db, origin := b.open(t, "gone")
-			s, err := writebehind.New(valkeytest.Start(t).Client(), writebehind.Config[account]{
+			s, err := writebehind.New(valkeytest.Start(t).Client(), writebehind.Config[row]{
 				Origin: origin, Window: 20 * time.Millisecond, Partitions: 2, Attempts: 2, Backoff: 10 * time.Millisecond,
 			})
 			if err != nil {
@@ -241,7 +241,7 @@ func TestSQLOriginDrained(t *testing.T) {
 				t.Fatal(err)
 			}
 			for k := range 200 {
-				a := account{Owner: strconv.Itoa(k), Cents: int64(k) - 1, Note: sql.NullString{String: "n", Valid: k%2 == 0}}
+				a := row{Owner: strconv.Itoa(k), Cents: int64(k) - 1, Note: sql.NullString{String: "n", Valid: k%2 == 0}}
 				if err := s.Put(t.Context(), strconv.Itoa(k), a); err != nil {
 					t.Fatal(err)
 				}
