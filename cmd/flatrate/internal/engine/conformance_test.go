@@ -7,6 +7,7 @@ import (
 
 	"github.com/flatrate/flatrate/cache/cachetest"
 	"github.com/flatrate/flatrate/lock/locktest"
+	"github.com/flatrate/flatrate/queue/queuetest"
 	"github.com/flatrate/flatrate/ratelimit/ratelimittest"
 	"github.com/flatrate/flatrate/session/sessiontest"
 	"github.com/flatrate/flatrate/valkeytest"
@@ -15,7 +16,7 @@ import (
 // TestBlocks runs the conformance suites of the building blocks on the embedded engine.
 func TestBlocks(t *testing.T) {
 	for name, suite := range map[string]func(*testing.T, valkeytest.Env){
-		"cache": cachetest.Run, "lock": locktest.Run, "ratelimit": ratelimittest.Run, "session": sessiontest.Run,
+		"cache": cachetest.Run, "lock": locktest.Run, "queue": queuetest.Run, "ratelimit": ratelimittest.Run, "session": sessiontest.Run,
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, client := start(t)
