@@ -36,9 +36,29 @@ end
 for i = 5, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
 end
-if given.gflight and m[1] == '0' then -- groups that the old limit stopped are looked at again
-  for _, group in ipairs(redis.call('ZRANGEBYSCORE', base .. 'locked', '8e15', '+inf')) do
-    redis.call('ZADD', base .. 'locked', string.format('%.0f', now), group)
+-- What the scripts ask for at every call stands in one field for each of them.
+local function settings(...)
+  local all = redis.call('HMGET', KEYS[1], ...)
+  for i = 1, #all do
+    all[i] = all[i] or '0'
+  end
+  return all
+end
+local c = settings('fifo', 'max', 'maxbytes', 'keep', 'delay', 'recv', 'flight', 'gflight', 'rate', 'per', 'grate', 'gper')
+local dlq = redis.call('HGET', KEYS[1], 'dlq')
+redis.call('HSET', KEYS[1], 'cs', table.concat({c[1], c[2], c[3], c[4], c[5]}, ' '),
+  'cr', table.concat({c[6], c[4], c[7], c[8], c[9], c[10], c[11], c[12], c[5]}, ' '),
+  'ca', table.concat({c[1], c[6], dlq and dlq ~= '' and '1' or '0', c[7]}, ' '))
+-- Without limits nothing looks at the groups that they stopped.
+while m[1] == '0' and c[8] == '0' and c[11] == '0' do
+  local stopped = redis.call('ZPOPMIN', base .. 'locked', 100)
+  if #stopped == 0 then
+    break
+  end
+  for i = 1, #stopped, 2 do
+    if redis.call('ZSCORE', base .. 'heads', stopped[i]) then
+      redis.call('RPUSH', base .. 'groups', stopped[i])
+    end
   end
 end
 return {1, m[1] and 0 or 1, unpack(redis.call('HGETALL', KEYS[1]))}

@@ -217,7 +217,7 @@ type options struct {
 }
 
 func (o options) String() string {
-	return strings.Join([]string{o.delay, o.dedup, o.unique, o.uniqueMs, o.once, o.onceAt, o.moved}, " ")
+	return " " + strings.Join([]string{o.delay, o.dedup, o.unique, o.uniqueMs, o.once, o.onceAt, o.moved}, " ") + "\n"
 }
 
 // optionsOf returns the options of m as send.lua reads them, and what it has to be in one partition with.

@@ -130,11 +130,11 @@ func (s *state) choose(where string) *partition {
 
 // sendAll sends a batch in one call.
 func (q *Queue) sendAll(ctx context.Context, s *state, p *partition, batch []*sending) {
-	args := make([]string, 1, 2+2*len(batch))
+	args := make([]string, 1, 2+len(batch))
 	args[0] = strconv.Itoa(len(batch))
 	bytes := 0
 	for _, it := range batch {
-		args = append(args, it.options, it.blob)
+		args = append(args, it.options+it.blob)
 		bytes += len(it.blob)
 	}
 	var notDurable error

@@ -153,9 +153,19 @@ func (s *state) receipt(receipt string) (p *partition, member string, ok bool) {
 // settleAll settles a batch in one call.
 func (q *Queue) settleAll(ctx context.Context, s *state, p *partition, batch []*settling) {
 	args := make([]string, 1, 2+3*len(batch))
-	args[0] = strconv.Itoa(len(batch))
+	mode := "a"
 	for _, it := range batch {
-		args = append(args, it.what, it.member, it.why)
+		if it.what != "a" {
+			mode = "m"
+		}
+	}
+	args[0] = mode + strconv.Itoa(len(batch))
+	for _, it := range batch {
+		if mode == "a" {
+			args = append(args, it.member)
+		} else {
+			args = append(args, it.what, it.member, it.why)
+		}
 	}
 	reply, err := q.onPartition(ctx, s, p, func() ([]valkey.ValkeyMessage, error) { return q.exec(ctx, settle, p.keys, args) })
 	if err == nil && len(reply) != 1+len(batch) {
