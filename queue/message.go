@@ -77,6 +77,8 @@ type Delivery struct {
 	Sent, FirstReceived time.Time
 	// Dead says why the message is among the dead letters; nil for others.
 	Dead *Dead
+
+	leased time.Time // before the call that brought it
 }
 
 // Dead is why a message went to the dead letters.

@@ -114,14 +114,15 @@ func (a ask) call(s *state) (*script.Script, []string) {
 // take asks one partition.
 func (q *Queue) take(ctx context.Context, s *state, p *partition, a ask) (fetched, error) {
 	script, args := a.call(s)
+	now := time.Now()
 	reply, err := q.onPartition(ctx, s, p, func() ([]valkey.ValkeyMessage, error) { return q.exec(ctx, script, p.keys, args) })
 	if err != nil {
 		return fetched{}, err
 	}
-	return q.taken(s, p, a, reply)
+	return q.taken(s, p, a, now, reply)
 }
 
-func (q *Queue) taken(s *state, p *partition, a ask, reply []valkey.ValkeyMessage) (fetched, error) {
+func (q *Queue) taken(s *state, p *partition, a ask, sent time.Time, reply []valkey.ValkeyMessage) (fetched, error) {
 	f := fetched{shares: make([][]*Delivery, len(a.shares))}
 	waiting, err1 := number(reply, 0)
 	next, err2 := number(reply, 1)
@@ -167,6 +168,7 @@ func (q *Queue) taken(s *state, p *partition, a ask, reply []valkey.ValkeyMessag
 			q.log.Error("a message can't be read", "queue", q.cfg.Name, "receipt", member, "error", err)
 			continue
 		}
+		d.leased = sent
 		f.shares[share], f.any = append(f.shares[share], d), true
 	}
 	return f, nil
@@ -237,7 +239,7 @@ func (q *Queue) look(ctx context.Context, s *state, a ask) (next time.Duration, 
 	scr, args := a.call(s)
 	next = -1
 	err = q.each(ctx, s, scr, args, func(p *partition, reply []valkey.ValkeyMessage) error {
-		f, err := q.taken(s, p, a, reply)
+		f, err := q.taken(s, p, a, time.Time{}, reply)
 		next = sooner(next, f.next)
 		return err
 	})

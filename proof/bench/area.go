@@ -16,6 +16,7 @@ var areas = []Area{
 	cacheArea(),
 	ratelimitArea(),
 	serveArea(),
+	queueArea(),
 }
 
 // Area is a part of flatrate that is measured beside its peers.

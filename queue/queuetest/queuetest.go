@@ -14,49 +14,65 @@ import (
 	"github.com/flatrate/flatrate/valkeytest"
 )
 
+type test struct {
+	name string
+	run  func(*testing.T, valkeytest.Env)
+}
+
+// timeless tests have no times in flight that end: a server may take as long as it likes.
+var timeless = []test{
+	{"Lifecycle", lifecycle},
+	{"Bodies", bodies},
+	{"Refused", refused},
+	{"Names", names},
+	{"Batches", batches},
+	{"Receipts", receipts},
+	{"Reject", reject},
+	{"Redrive", redrive},
+	{"Order", order},
+	{"GroupBlocks", groupBlocks},
+	{"Attempt", attempt},
+	{"Dedup", dedup},
+	{"Fair", fair},
+	{"Quotas", quotas},
+	{"PauseResume", pauseResume},
+	{"Purge", purge},
+	{"Delete", deleted},
+	{"Settings", settings},
+	{"Cancelled", cancelled},
+	{"Partitions", partitions},
+	{"Crowd", crowd},
+	{"Model", model},
+}
+
+var timed = []test{
+	{"Visibility", visibility},
+	{"ExtendNack", extendNack},
+	{"Delay", delay},
+	{"DeadLetters", deadLetters},
+	{"GroupAgain", groupAgain},
+	{"FIFODead", fifoDead},
+	{"FIFODelay", fifoDelay},
+	{"Unique", unique},
+	{"InFlightLimits", inFlightLimits},
+	{"Rates", rates},
+	{"Retention", retention},
+	{"Stats", stats},
+	{"LongPoll", longPoll},
+	{"ForeignTypes", foreignTypes},
+}
+
 // Run runs the suite against env.
 func Run(t *testing.T, env valkeytest.Env) {
-	for _, test := range []struct {
-		name string
-		run  func(*testing.T, valkeytest.Env)
-	}{
-		{"Lifecycle", lifecycle},
-		{"Bodies", bodies},
-		{"Refused", refused},
-		{"Names", names},
-		{"Visibility", visibility},
-		{"ExtendNack", extendNack},
-		{"Batches", batches},
-		{"Delay", delay},
-		{"Receipts", receipts},
-		{"DeadLetters", deadLetters},
-		{"Reject", reject},
-		{"Redrive", redrive},
-		{"Order", order},
-		{"GroupBlocks", groupBlocks},
-		{"GroupAgain", groupAgain},
-		{"Attempt", attempt},
-		{"FIFODead", fifoDead},
-		{"FIFODelay", fifoDelay},
-		{"Dedup", dedup},
-		{"Unique", unique},
-		{"Fair", fair},
-		{"InFlightLimits", inFlightLimits},
-		{"Rates", rates},
-		{"Quotas", quotas},
-		{"Retention", retention},
-		{"PauseResume", pauseResume},
-		{"Purge", purge},
-		{"Delete", deleted},
-		{"Settings", settings},
-		{"Stats", stats},
-		{"LongPoll", longPoll},
-		{"Cancelled", cancelled},
-		{"ForeignTypes", foreignTypes},
-		{"Partitions", partitions},
-		{"Crowd", crowd},
-		{"Model", model},
-	} {
+	RunTimeless(t, env)
+	for _, test := range timed {
+		t.Run(test.name, func(t *testing.T) { test.run(t, env) })
+	}
+}
+
+// RunTimeless runs those tests whose messages stay in flight, on a server that may be slow.
+func RunTimeless(t *testing.T, env valkeytest.Env) {
+	for _, test := range timeless {
 		t.Run(test.name, func(t *testing.T) { test.run(t, env) })
 	}
 }
