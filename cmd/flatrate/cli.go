@@ -24,6 +24,7 @@ type commands struct {
 	Sample  sampleCmd  `cmd:"" help:"Write a generated access log to standard output."`
 	Serve   serveCmd   `cmd:"" help:"Serve rate limits over HTTP, and to Envoy over gRPC."`
 	Config  configCmd  `cmd:"" help:"Check a configuration of serve."`
+	Queue   queueCmd   `cmd:"" help:"Look after work queues."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
 	globals

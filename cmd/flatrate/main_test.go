@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"compress/gzip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/flatrate/flatrate/valkeytest"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -17,8 +20,15 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the shell transcripts in testdata.
 func TestScripts(t *testing.T) {
+	server := sync.OnceValue(func() *valkeytest.Server { return valkeytest.Start(t) })
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			if strings.HasPrefix(filepath.Base(env.WorkDir), "script-queue") {
+				env.Setenv("FLATRATE_VALKEY", "unix://"+server().Socket)
+			}
+			return nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"zip":    zipFile,
 			"cut":    cutFile,
