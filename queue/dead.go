@@ -38,12 +38,14 @@ type mover struct {
 	queue   *Queue
 	mu      sync.Mutex
 	running bool
+	more    bool // has died since the last round began
 }
 
 // start moves in the background what there is, unless that is under way.
 func (m *mover) start(s *state) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.more = true
 	if m.running || s.dlq == "" {
 		return
 	}
@@ -54,6 +56,9 @@ func (m *mover) start(s *state) {
 func (m *mover) run() {
 	q, pause := m.queue, movePause
 	for failures := 0; failures < moveRetries; {
+		m.mu.Lock()
+		m.more = false
+		m.mu.Unlock()
 		ctx, cancel := q.bounded(context.Background())
 		n, err := m.round(ctx)
 		cancel()
@@ -66,10 +71,9 @@ func (m *mover) run() {
 			<-time.After(pause)
 			pause = min(2*pause, mostMove)
 		case n == 0:
-			m.mu.Lock()
-			m.running = false
-			m.mu.Unlock()
-			return
+			if m.end() {
+				return
+			}
 		default:
 			failures, pause = 0, movePause
 		}
@@ -77,6 +81,14 @@ func (m *mover) run() {
 	m.mu.Lock()
 	m.running = false // the next call that sees some tries again
 	m.mu.Unlock()
+}
+
+// end says that nothing is left; false if something has died meanwhile.
+func (m *mover) end() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.running = m.more
+	return !m.running
 }
 
 // round moves a batch of each partition, and says how many messages there were.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -143,6 +144,7 @@ func (r *receiving) run() {
 	}()
 	q := r.queue
 	for {
+		r.grow()
 		batch := r.collect()
 		if len(batch) == 0 {
 			return
@@ -187,6 +189,16 @@ func (r *receiving) ask(batch []*request, who string) (fetched, error) {
 	}
 	r.received(f)
 	return f, nil
+}
+
+// grow lets others come who are ready to, for as long as some do.
+func (r *receiving) grow() {
+	for before, now := 0, 1; now > before && now < maxFetch; {
+		runtime.Gosched()
+		r.mu.Lock()
+		before, now = now, len(r.waiting)
+		r.mu.Unlock()
+	}
 }
 
 // collect returns callers that can share a call. With none left, nobody runs any more.

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -41,25 +42,23 @@ func (t *ticket) one() {
 // do has items sent, beside those of others, and waits for them. If ctx ends first the items are not the caller's any more: they may
 // still be sent.
 func (g *gather[T]) do(ctx context.Context, items []T) error {
-	g.mu.Lock()
-	alone := g.running == 0 && len(g.waiting) == 0 && len(items) <= g.most && g.fits(items)
-	if alone {
-		g.running++
-		g.mu.Unlock()
-		g.call(ctx, items)
-		g.goOn()
-		return nil
-	}
 	t := &ticket{done: make(chan struct{})}
 	t.left.Store(int64(len(items)))
+	g.mu.Lock()
 	for _, item := range items {
 		g.waiting = append(g.waiting, queued[T]{item, t})
 	}
-	if g.running < g.calls {
+	lead := g.running == 0
+	if lead {
 		g.running++
-		go g.run()
+	} else if g.running < g.calls && len(g.waiting) >= g.most/2 {
+		g.running++
+		go g.run(nil)
 	}
 	g.mu.Unlock()
+	if lead {
+		g.lead(ctx, t)
+	}
 	select {
 	case <-t.done:
 		return nil
@@ -68,48 +67,59 @@ func (g *gather[T]) do(ctx context.Context, items []T) error {
 	}
 }
 
-func (g *gather[T]) fits(items []T) bool {
-	if g.size == nil || len(items) < 2 {
-		return true
+// lead sends the first call after none was under way: alone, with the caller's own context, or together with what others add that are
+// ready to run.
+func (g *gather[T]) lead(ctx context.Context, t *ticket) {
+	for before, now := 0, 1; now > before && now < g.most; {
+		runtime.Gosched()
+		g.mu.Lock()
+		before, now = now, len(g.waiting)
+		g.mu.Unlock()
 	}
-	sum := 0
-	for _, item := range items {
-		sum += g.size(item)
+	batch := g.take()
+	if len(batch) == 0 { // another call has taken all, and counts no more
+		return
 	}
-	return sum <= g.bytes
-}
-
-func (g *gather[T]) call(ctx context.Context, items []T) {
-	ctx, cancel := g.timeout(ctx)
-	defer cancel()
-	g.send(ctx, items)
-}
-
-// goOn ends a call of a lone caller: what has come meanwhile is not its to send.
-func (g *gather[T]) goOn() {
+	for _, q := range batch {
+		if q.ticket != t {
+			go g.run(batch)
+			return
+		}
+	}
+	g.finish(ctx, batch)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.waiting) > 0 {
-		go g.run()
+	if len(g.waiting) > 0 { // what has come meanwhile is not the caller's to send
+		go g.run(nil)
 		return
 	}
 	g.running--
 }
 
-func (g *gather[T]) run() {
+func (g *gather[T]) finish(ctx context.Context, batch []queued[T]) {
+	items := make([]T, len(batch))
+	for i, q := range batch {
+		items[i] = q.item
+	}
+	ctx, cancel := g.timeout(ctx)
+	g.send(ctx, items)
+	cancel()
+	for _, q := range batch {
+		q.ticket.one()
+	}
+}
+
+// run sends batches until nothing waits.
+func (g *gather[T]) run(batch []queued[T]) {
 	for {
-		batch := g.take()
+		if batch == nil {
+			batch = g.take()
+		}
 		if len(batch) == 0 {
 			return
 		}
-		items := make([]T, len(batch))
-		for i, q := range batch {
-			items[i] = q.item
-		}
-		g.call(context.Background(), items)
-		for _, q := range batch {
-			q.ticket.one()
-		}
+		g.finish(context.Background(), batch)
+		batch = nil
 	}
 }
 

@@ -16,7 +16,7 @@ func TestKeyTable(t *testing.T) {
 	table := []string{keys.names()}
 	for _, part := range []string{
 		"meta", "gone", "ready", "g:GROUP", "groups", "heads", "locked", "held", "msg", "flight", "delay", "dead", "why", "moved",
-		"dedup", "dedupq", "unique", "cron", "tries", "triesq", "rates", "wait",
+		"dedup", "dedupq", "unique", "cron", "lead", "tries", "triesq", "rates", "wait",
 	} {
 		// The number of the partition stands where N does.
 		table = append(table, strings.Replace(keys.part("NAME", 0, part), ":0}", ":N}", 1))

@@ -221,8 +221,12 @@ func (q *Queue) declare(ctx context.Context, i int, anew bool, parts, fifo strin
 
 func (q *Queue) newPartition(i int, s *state) *partition {
 	p := &partition{index: i, keys: q.keys.of(q.cfg.Name, i)}
+	calls := 2
+	if s.fifo { // two calls take different connections, so that the later one may come first
+		calls = 1
+	}
 	p.sends = gather[*sending]{
-		most: maxSend, bytes: maxSendBytes, calls: 2, timeout: q.bounded,
+		most: maxSend, bytes: maxSendBytes, calls: calls, timeout: q.bounded,
 		size: func(it *sending) int { return len(it.blob) },
 		send: func(ctx context.Context, batch []*sending) { q.sendAll(ctx, s, p, batch) },
 	}

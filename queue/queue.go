@@ -32,6 +32,7 @@
 //	fr:queue:{NAME:N}:dedupq      list    time and deduplication id, oldest first                       when empty
 //	fr:queue:{NAME:N}:unique      hash    key of a unique job -> its message, until when                when empty
 //	fr:queue:{NAME:N}:cron        hash    periodic job -> its last time (Unix s)                        with the queue
+//	fr:queue:{NAME:N}:lead        string  token of who sends periodic jobs; partition 0 only            after its lease
 //	fr:queue:{NAME:N}:tries       hash    attempt to receive -> its time and receipts                   when empty
 //	fr:queue:{NAME:N}:triesq      list    time and attempt, oldest first                                when empty
 //	fr:queue:{NAME:N}:rates       zset    group -> when its tokens are full again (Unix ms)             when empty

@@ -100,7 +100,13 @@ func (q *Queue) moveBack(ctx context.Context, ds []*Delivery, to string) (n int,
 			err = errors.Join(err, failed)
 		}
 	}
-	q.receiving.giveBack(left)
+	if len(left) > 0 {
+		receipts := make([]string, len(left))
+		for i, d := range left {
+			receipts[i] = d.Receipt
+		}
+		q.ExtendBatch(ctx, receipts, 0) // where that fails, their time in flight ends
+	}
 	return n, err
 }
 

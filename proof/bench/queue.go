@@ -301,12 +301,18 @@ func (w *queueWork) bytes(inFlight bool) Round {
 	}
 }
 
+// usedMemory waits until the server has freed what was deleted.
 func (w *queueWork) usedMemory(ctx context.Context) (int64, error) {
-	text, err := w.admin.Do(ctx, w.admin.B().Info().Section("memory").Build()).ToString()
-	if err != nil {
-		return 0, err
+	for {
+		text, err := w.admin.Do(ctx, w.admin.B().Info().Section("memory").Build()).ToString()
+		if err != nil {
+			return 0, err
+		}
+		if pending, err := infoNumber(text, "lazyfree_pending_objects"); err != nil || pending == 0 {
+			return infoNumber(text, "used_memory")
+		}
+		<-time.After(time.Millisecond)
 	}
-	return infoNumber(text, "used_memory")
 }
 
 const idle = 5 * time.Millisecond // by then who waits does

@@ -13,6 +13,7 @@ import (
 
 func TestMain(m *testing.M) {
 	crowd.Main()
+	queueMain()
 	os.Exit(m.Run())
 }
 

@@ -3,6 +3,7 @@ package queuetest
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,6 +35,35 @@ func order(t *testing.T, env valkeytest.Env) {
 		ack(t, q, d)
 	}
 	empty(t, q)
+}
+
+// orderOfBatches lets many send batches at the same time: each of them stays in order.
+func orderOfBatches(t *testing.T, env valkeytest.Env) {
+	q := New(t, env, queue.Config{FIFO: true})
+	var all sync.WaitGroup
+	for i := range 24 {
+		all.Go(func() {
+			var last uint64
+			for range 10 {
+				batch := make([]queue.Message, 10)
+				for j := range batch {
+					batch[j] = grouped(fmt.Sprint(i), "x")
+				}
+				sent, err := q.SendBatch(t.Context(), batch)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for _, s := range sent {
+					if s.Sequence <= last {
+						t.Errorf("group %d: sequence %d after %d", i, s.Sequence, last)
+					}
+					last = s.Sequence
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
 func groupBlocks(t *testing.T, env valkeytest.Env) {

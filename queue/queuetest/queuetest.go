@@ -30,6 +30,7 @@ var timeless = []test{
 	{"Reject", reject},
 	{"Redrive", redrive},
 	{"Order", order},
+	{"OrderOfBatches", orderOfBatches},
 	{"GroupBlocks", groupBlocks},
 	{"Attempt", attempt},
 	{"Dedup", dedup},
