@@ -1,8 +1,12 @@
 #!lua flags=allow-oom
 -- KEYS[1]  the partition's settings and counters; its other keys have the same name with another last part
+-- KEYS[2]  is there for a minute after the queue was deleted
 -- ARGV[1..]  the receipts of messages that the dead letters have
--- reply    how many of them were still here
+-- reply    {-2 if there is no queue, -1 if it was deleted}; else {how many of them were still here}
 local base = string.sub(KEYS[1], 1, -5)
+if redis.call('HEXISTS', KEYS[1], 'fifo') == 0 then
+  return {redis.call('EXISTS', KEYS[2]) - 2}
+end
 local gone, bytes = 0, 0
 for i = 1, #ARGV do
   if redis.call('ZREM', base .. 'dead', ARGV[i]) == 1 then
@@ -18,9 +22,9 @@ for i = 1, #ARGV do
     gone, bytes = gone + 1, bytes + size
   end
 end
-if gone > 0 and redis.call('HEXISTS', KEYS[1], 'fifo') == 1 then
+if gone > 0 then
   redis.call('HINCRBY', KEYS[1], 'n', -gone)
   redis.call('HINCRBY', KEYS[1], 'size', -bytes)
   redis.call('HINCRBY', KEYS[1], 'died', gone)
 end
-return gone
+return {gone}

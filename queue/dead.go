@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/flatrate/flatrate/internal/script"
+	"github.com/valkey-io/valkey-go"
 
 	_ "embed"
 )
@@ -103,7 +104,7 @@ func (m *mover) round(ctx context.Context) (n int, err error) {
 		return 0, err
 	}
 	for _, p := range s.parts {
-		moved, err := m.bury(ctx, p, target)
+		moved, err := m.bury(ctx, s, p, target)
 		n += moved
 		if err != nil {
 			return n, err
@@ -112,15 +113,18 @@ func (m *mover) round(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
-func (m *mover) bury(ctx context.Context, p *partition, target *Queue) (n int, err error) {
+func (m *mover) bury(ctx context.Context, known *state, p *partition, target *Queue) (n int, err error) {
 	q := m.queue
-	reply, err := q.exec(ctx, dying, p.keys[:1], []string{strconv.Itoa(maxMove)})
+	call := func(s *script.Script, args []string) ([]valkey.ValkeyMessage, error) {
+		return q.onPartition(ctx, known, p, func() ([]valkey.ValkeyMessage, error) { return q.exec(ctx, s, p.keys, args) })
+	}
+	reply, err := call(dying, []string{strconv.Itoa(maxMove)})
 	if err != nil {
 		return 0, err
 	}
 	var ds []*Delivery
 	var members []string
-	for at := 0; at+2 < len(reply); at += 3 {
+	for at := 1; at+2 < len(reply); at += 3 {
 		member, err := reply[at].ToString()
 		if err != nil {
 			return 0, err
@@ -148,7 +152,7 @@ func (m *mover) bury(ctx context.Context, p *partition, target *Queue) (n int, e
 	if err := target.put(ctx, q.cfg.Name, ds, true); err != nil {
 		return 0, err
 	}
-	if _, err := insist(ctx, func() (int64, error) { return buried.Exec(ctx, q.client, p.keys[:1], members...).AsInt64() }); err != nil {
+	if _, err := call(buried, members); err != nil {
 		return 0, err
 	}
 	if hook := q.cfg.Hooks.Buried; hook != nil {

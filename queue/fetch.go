@@ -65,7 +65,7 @@ func (r *receiving) receive(ctx context.Context, o ReceiveOptions) ([]*Delivery,
 	r.waiting = append(r.waiting, req)
 	if !r.running {
 		r.running = true
-		go r.run()
+		go r.run() //nolint:gosec // it asks for all callers, not for this one
 	}
 	r.mu.Unlock()
 	select {

@@ -121,8 +121,28 @@ end
 
 local share = 0 -- what the caller whose turn it is may still get
 
--- Takes of a group what there is room for.
-local function take(group)
+-- What is written of each group, together at the end; mine are the groups of this call.
+local mine, toHeld, toLocked, toHeads = {}, {}, {}, {}
+
+local function note(list, a, b)
+  list[#list + 1], list[#list + 2] = a, b
+end
+
+local function flush()
+  if #toHeld > 0 then
+    call('HSET', held, unpack(toHeld))
+  end
+  if #toLocked > 0 then
+    call('ZADD', locked, unpack(toLocked))
+  end
+  if #toHeads > 0 then
+    call('ZADD', heads, unpack(toHeads))
+  end
+  toHeld, toLocked, toHeads = {}, {}, {}
+end
+
+-- Takes of a group what there is room for. again says that something of it may have been received before.
+local function take(group, again)
   local list, before, debt = base .. 'g:' .. group, room, 0
   local limit = math.min(room, share)
   if grate > 0 then
@@ -135,7 +155,7 @@ local function take(group)
     end
   end
   local order, old, ids = {}, {}, {}
-  for member in string.gmatch(call('HGET', held, group) or '', '%S+') do
+  for member in string.gmatch(again and call('HGET', held, group) or '', '%S+') do
     old[#old + 1], ids[#ids + 1] = member, match(member, '^[^:]+')
   end
   local blobs = #old > 0 and call('HMGET', msg, unpack(ids)) or {}
@@ -194,14 +214,17 @@ local function take(group)
   if not head then
     call('ZREM', heads, group)
   elseif popped then
-    call('ZADD', heads, match(head, '^%d+'), group)
+    note(toHeads, match(head, '^%d+'), group)
   end
   if #order > 0 then
-    call('HSET', held, group, table.concat(order, ' '))
-    call('ZADD', locked, now + hidden, group)
+    mine[group] = true
+    note(toHeld, group, #order == 1 and order[1] or table.concat(order, ' '))
+    note(toLocked, until_, group)
     return
   end
-  call('HDEL', held, group)
+  if again then
+    call('HDEL', held, group)
+  end
   if due then
     call('ZADD', locked, due, group)
   else
@@ -222,19 +245,20 @@ if room > 0 then
     local before = #out
     while share > 0 and room > 0 do
       if index > #back and #back > 0 and turns > 0 then
+        flush()
         back, index = call('ZRANGEBYSCORE', locked, '-inf', now, 'LIMIT', 0, room), 1
         turns = turns - 1
       end
       if back[index] then
         index = index + 1
-        take(back[index - 1])
+        take(back[index - 1], true)
       else
         local group = turns > 0 and fresh > 0 and call('LPOP', groups)
         if not group then
           break
         end
         turns = turns - 1
-        if not call('ZSCORE', locked, group) then
+        if not mine[group] and not call('ZSCORE', locked, group) then
           take(group)
         end
       end
@@ -243,6 +267,7 @@ if room > 0 then
   end
 end
 
+flush()
 local got = #out / 2
 if #gone > 0 then
   call('ZREM', flight, unpack(gone))

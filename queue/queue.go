@@ -209,7 +209,7 @@ func New(client valkey.Client, cfg Config) (*Queue, error) {
 		return nil, fmt.Errorf("queue: Config.Prefix: %w", err)
 	}
 	if err := cfg.check(); err != nil {
-		return nil, fmt.Errorf("queue: Config.%w", err)
+		return nil, err
 	}
 	cfg.fill()
 	q := &Queue{client: client, cfg: cfg, prefix: cfg.Prefix, keys: keys, log: cfg.Logger, opening: make(chan struct{}, 1)}
@@ -248,13 +248,13 @@ func (c *Config) fill() {
 func (c *Config) check() error {
 	limit := func(field string, n int64) error {
 		if n < NoLimit || n > math.MaxInt32<<20 {
-			return fmt.Errorf("%s is %d, not positive, NoLimit, or zero", field, n)
+			return fmt.Errorf("queue: Config.%s is %d, not positive, NoLimit, or zero", field, n)
 		}
 		return nil
 	}
 	span := func(field string, d, least, most time.Duration) error {
 		if d != 0 && (d < least || d > most || d%time.Millisecond != 0) {
-			return fmt.Errorf("%s is %v, not whole milliseconds from %v to %v", field, d, least, most)
+			return fmt.Errorf("queue: Config.%s is %v, not whole milliseconds from %v to %v", field, d, least, most)
 		}
 		return nil
 	}
@@ -263,27 +263,27 @@ func (c *Config) check() error {
 		case r.Limit == 0 && r.Per == 0, r.Limit == NoLimit:
 			return nil
 		case r.Limit < 1 || r.Limit > 1e9:
-			return fmt.Errorf("%s.Limit is %d, not from 1 to a thousand million", field, r.Limit)
+			return fmt.Errorf("queue: Config.%s.Limit is %d, not from 1 to a thousand million", field, r.Limit)
 		case r.Per == 0:
-			return fmt.Errorf("%s.Per is missing", field)
+			return fmt.Errorf("queue: Config.%s.Per is missing", field)
 		}
 		return span(field+".Per", r.Per, time.Millisecond, maxDuration)
 	}
 	switch {
 	case c.Name == "" || len(c.Name) > maxName:
-		return fmt.Errorf("Name has %d bytes, not 1 to %d", len(c.Name), maxName)
+		return fmt.Errorf("queue: Config.Name has %d bytes, not 1 to %d", len(c.Name), maxName)
 	case c.Partitions < 0 || c.Partitions > maxPartitions:
-		return fmt.Errorf("Partitions is %d, not from 1 to %d", c.Partitions, maxPartitions)
+		return fmt.Errorf("queue: Config.Partitions is %d, not from 1 to %d", c.Partitions, maxPartitions)
 	case c.DeadLetters == c.Name:
-		return errors.New("DeadLetters is the queue itself")
+		return errors.New("queue: Config.DeadLetters is the queue itself")
 	case len(c.DeadLetters) > maxName:
-		return fmt.Errorf("DeadLetters has %d bytes, over %d", len(c.DeadLetters), maxName)
+		return fmt.Errorf("queue: Config.DeadLetters has %d bytes, over %d", len(c.DeadLetters), maxName)
 	case c.MaxBody < 0 || c.MaxBody > maxBody:
-		return fmt.Errorf("MaxBody is %d, not from 1 to %d", c.MaxBody, maxBody)
+		return fmt.Errorf("queue: Config.MaxBody is %d, not from 1 to %d", c.MaxBody, maxBody)
 	case c.Durability < Memory || c.Durability > Synced:
-		return fmt.Errorf("Durability is %d, none of those there are", c.Durability)
+		return fmt.Errorf("queue: Config.Durability is %d, none of those there are", c.Durability)
 	case c.Replicas < 0 || c.Replicas > 0 && c.Durability != Replicated:
-		return fmt.Errorf("Replicas is %d, with Durability %v", c.Replicas, c.Durability)
+		return fmt.Errorf("queue: Config.Replicas is %d, with Durability %v", c.Replicas, c.Durability)
 	}
 	for _, err := range []error{
 		limit("MaxReceives", int64(c.MaxReceives)), limit("MaxMessages", c.MaxMessages), limit("MaxBytes", c.MaxBytes),

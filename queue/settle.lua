@@ -102,18 +102,34 @@ if acked > 0 then
   call('HSET', KEYS[1], 'n', n, 'size', size, 'acked', (tonumber(m[4]) or 0) + acked)
 end
 
-local function ready(group)
-  call('ZREM', locked, group)
-  if call('ZSCORE', base .. 'heads', group) then
-    call('RPUSH', base .. 'groups', group)
-    woken = woken + 1
+-- Groups of which nothing is in flight any more go on.
+local function ready(groups)
+  if #groups == 0 then
+    return
+  end
+  call('ZREM', locked, unpack(groups))
+  local more = {}
+  for i, score in ipairs(call('ZMSCORE', base .. 'heads', unpack(groups))) do
+    if score then
+      more[#more + 1] = groups[i]
+    end
+  end
+  if #more > 0 then
+    call('RPUSH', base .. 'groups', unpack(more))
+    woken = woken + #more
   end
 end
 
+local names, free = {}, {}
 for group in pairs(touched) do
-  if fifo then
-    local order, last = {}, 0
-    for member in string.gmatch(call('HGET', held, group) or '', '%S+') do
+  if fifo or freed[group] then
+    names[#names + 1] = group
+  end
+end
+if fifo and #names > 0 then
+  for i, receipts in ipairs(call('HMGET', held, unpack(names))) do
+    local order, last, group = {}, 0, names[i]
+    for member in string.gmatch(not left[receipts] and receipts or '', '%S+') do
       local score = not left[member] and call('ZSCORE', flight, member)
       if score then
         order[#order + 1], last = member, math.max(last, tonumber(score))
@@ -126,17 +142,23 @@ for group in pairs(touched) do
         woken = woken + 1
       end
     else
-      call('HDEL', held, group)
-      ready(group)
+      free[#free + 1] = group
     end
-  elseif freed[group] then
+  end
+  if #free > 0 then
+    call('HDEL', held, unpack(free))
+    ready(free)
+  end
+else
+  for _, group in ipairs(names) do
     if call('HINCRBY', held, group, -freed[group]) <= 0 then
       call('HDEL', held, group)
     end
     if call('ZSCORE', locked, group) then
-      ready(group)
+      free[#free + 1] = group
     end
   end
+  ready(free)
 end
 while woken > 0 do
   local who = call('ZPOPMIN', base .. 'wait')

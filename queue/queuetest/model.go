@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,7 +23,7 @@ const keep = "345600000"
 // driven is a client whose scripts are told the time, by an argument that they have for tests.
 type driven struct {
 	valkey.Client
-	ms int64
+	ms atomic.Int64 // the mover of dead letters looks at it too
 }
 
 func (c *driven) add(cmd valkey.Completed) valkey.Completed {
@@ -34,7 +35,7 @@ func (c *driven) add(cmd valkey.Completed) valkey.Completed {
 	if err != nil || n < 2 || len(words) > 3+n && words[3+n] == "purge" || len(words) > 6+n && words[6+n] == keep {
 		return cmd
 	}
-	args := append(words[3+n:], strconv.FormatInt(c.ms, 10))
+	args := append(words[3+n:], strconv.FormatInt(c.ms.Load(), 10))
 	return c.B().Arbitrary(words[:3]...).Keys(words[3 : 3+n]...).Args(args...).Build()
 }
 
@@ -53,7 +54,7 @@ func (c *driven) DoMulti(ctx context.Context, cmds ...valkey.Completed) []valkey
 }
 
 // model drives the queue and a few lines of plain Go with the same random schedule.
-func model(t *testing.T, env valkeytest.Env) { Oracle(t, env, 3000) }
+func model(t *testing.T, env valkeytest.Env) { Oracle(t, env, 1500) }
 
 // Oracle does so for so many steps, for a standard and a FIFO queue.
 func Oracle(t *testing.T, env valkeytest.Env, steps int) {
@@ -64,7 +65,7 @@ func Oracle(t *testing.T, env valkeytest.Env, steps int) {
 			o := newOracle(t, env, fifo, rand.New(rand.NewPCG(seed, 0)))
 			for i := range steps {
 				if err := o.step(); err != nil {
-					t.Fatalf("seed %d, step %d at %d ms: %v", seed, i, o.client.ms, err)
+					t.Fatalf("seed %d, step %d at %d ms: %v", seed, i, o.client.ms.Load(), err)
 				}
 			}
 			if err := o.drain(); err != nil {
@@ -111,7 +112,8 @@ type oracle struct {
 }
 
 func newOracle(t *testing.T, env valkeytest.Env, fifo bool, random *rand.Rand) *oracle {
-	client := &driven{env.Client, 1_790_000_000_000}
+	client := &driven{Client: env.Client}
+	client.ms.Store(1_790_000_000_000)
 	prefix := valkeytest.Prefix(t)
 	o := &oracle{
 		t: t, client: client, fifo: fifo, random: random, messages: map[string]*message{},
@@ -124,7 +126,7 @@ func newOracle(t *testing.T, env valkeytest.Env, fifo bool, random *rand.Rand) *
 }
 
 func (o *oracle) step() error {
-	o.client.ms += o.random.Int64N(200)
+	o.client.ms.Add(o.random.Int64N(200))
 	switch n := o.random.IntN(100); {
 	case n < 35:
 		return o.send()
@@ -133,10 +135,10 @@ func (o *oracle) step() error {
 	case n < 90:
 		return o.settle()
 	case n < 99:
-		o.client.ms += o.random.Int64N(modelHold.Milliseconds())
+		o.client.ms.Add(o.random.Int64N(modelHold.Milliseconds()))
 		return nil
 	default:
-		o.client.ms += o.random.Int64N(modelKeep.Milliseconds() / 4)
+		o.client.ms.Add(o.random.Int64N(modelKeep.Milliseconds() / 4))
 		return nil
 	}
 }
@@ -165,7 +167,7 @@ func (o *oracle) send() error {
 	}
 	for i, s := range sent {
 		m := batch[i]
-		if id, ok := o.dedupID[m.DedupID]; ok && o.client.ms-o.dedup[m.DedupID] < 300_000 {
+		if id, ok := o.dedupID[m.DedupID]; ok && o.client.ms.Load()-o.dedup[m.DedupID] < 300_000 {
 			if !s.Duplicate || s.ID != id {
 				return fmt.Errorf("deduplication %s: %+v, want a duplicate of %s", m.DedupID, s, id)
 			}
@@ -175,8 +177,8 @@ func (o *oracle) send() error {
 			if s.Duplicate && s.ID == id {
 				continue
 			}
-			if first := o.messages[id]; first != nil && o.client.ms-first.sent <= modelKeep.Milliseconds() &&
-				(first.receives < modelReceives || first.visible > o.client.ms) {
+			if first := o.messages[id]; first != nil && o.client.ms.Load()-first.sent <= modelKeep.Milliseconds() &&
+				(first.receives < modelReceives || first.visible > o.client.ms.Load()) {
 				return fmt.Errorf("unique %s: %+v, want a duplicate of %s", m.Unique, s, id)
 			}
 		}
@@ -195,10 +197,10 @@ func (o *oracle) send() error {
 		}
 		o.sent++
 		o.messages[s.ID] = &message{
-			body: string(m.Body), group: m.Group, sent: o.client.ms, visible: o.client.ms + m.Delay.Milliseconds(), order: o.sent,
+			body: string(m.Body), group: m.Group, sent: o.client.ms.Load(), visible: o.client.ms.Load() + m.Delay.Milliseconds(), order: o.sent,
 		}
 		if m.DedupID != "" {
-			o.dedup[m.DedupID], o.dedupID[m.DedupID] = o.client.ms, s.ID
+			o.dedup[m.DedupID], o.dedupID[m.DedupID] = o.client.ms.Load(), s.ID
 		}
 		if m.Unique != "" {
 			o.unique[m.Unique], o.keyOf[s.ID] = s.ID, m.Unique
@@ -220,7 +222,7 @@ func (o *oracle) forget(id string) {
 // locked says whether something of a group is in flight.
 func (o *oracle) locked(group string) bool {
 	for _, m := range o.messages {
-		if m.group == group && m.receives > 0 && m.visible > o.client.ms {
+		if m.group == group && m.receives > 0 && m.visible > o.client.ms.Load() {
 			return true
 		}
 	}
@@ -229,7 +231,7 @@ func (o *oracle) locked(group string) bool {
 
 // available returns what may be received now, and leaves out what has died or ended its life.
 func (o *oracle) available() map[string]*message {
-	now, free := o.client.ms, map[string]*message{}
+	now, free := o.client.ms.Load(), map[string]*message{}
 	for id, m := range o.messages {
 		if m.visible <= now && now-m.sent <= modelKeep.Milliseconds() && m.receives < modelReceives {
 			free[id] = m
@@ -276,7 +278,7 @@ func (o *oracle) receive() error {
 			next[m.group] = next[m.group][1:]
 		}
 		delete(free, d.ID)
-		m.receives, m.receipt, m.visible = d.Receives, d.Receipt, o.client.ms+hold.Milliseconds()
+		m.receives, m.receipt, m.visible = d.Receives, d.Receipt, o.client.ms.Load()+hold.Milliseconds()
 		o.receipts = append(o.receipts, d.Receipt)
 		o.delivered++
 	}
@@ -297,7 +299,7 @@ func (o *oracle) settle() error {
 	m := o.messages[id]
 	mine := m != nil && m.receipt == receipt
 	// What has died or ended its life is gone when a receive finds out; until then its receipt may still do something.
-	maybe := mine && m.visible <= o.client.ms && (m.receives >= modelReceives || o.client.ms-m.sent > modelKeep.Milliseconds())
+	maybe := mine && m.visible <= o.client.ms.Load() && (m.receives >= modelReceives || o.client.ms.Load()-m.sent > modelKeep.Milliseconds())
 	d := time.Duration(o.random.Int64N(20_000)) * time.Millisecond
 	var err error
 	op := o.random.IntN(10)
@@ -330,7 +332,7 @@ func (o *oracle) settle() error {
 		o.dying[id] = true
 		o.forget(id)
 	default:
-		m.visible = o.client.ms + d.Milliseconds()
+		m.visible = o.client.ms.Load() + d.Milliseconds()
 	}
 	return nil
 }
@@ -338,7 +340,7 @@ func (o *oracle) settle() error {
 // drain receives all that is left, and holds that nothing is left then.
 func (o *oracle) drain() error {
 	ctx := o.t.Context()
-	o.client.ms += modelHold.Milliseconds()
+	o.client.ms.Add(modelHold.Milliseconds())
 	free := o.available()
 	for range 10_000 {
 		ds, err := o.q.Receive(ctx, queue.ReceiveOptions{Max: 10, Visibility: time.Hour})
