@@ -219,8 +219,12 @@ func (c *queueSendCmd) batch(ctx context.Context, q *queue.Queue, output string,
 			}
 			break
 		}
+		if err := ctx.Err(); err != nil {
+			errs = append(errs, err)
+			break
+		}
 		var n, twice int
-		n, twice, errs = sendLines(ctx, q, batch, output, std)
+		n, twice, errs = sendLines(context.WithoutCancel(ctx), q, batch, output, std) // a call that has begun is waited for
 		sent, duplicates, last = sent+n, duplicates+twice, batch[len(batch)-1].Number
 	}
 	for i, err := range errs {

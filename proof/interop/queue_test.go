@@ -63,43 +63,52 @@ func TestQueueCalls(t *testing.T) {
 	}
 }
 
-// TestQueueWakes lets each language wake a consumer that waits: by the channel, not because it asks now and then.
+// TestQueueWakes lets each language wake who waits: a channel that is only registered, and a consumer.
 func TestQueueWakes(t *testing.T) {
+	const wait = "fr:queue:{waited:0}:wait"
 	for _, l := range installed(t, queueLanguages()) {
 		server := valkeytest.Start(t)
 		client, q := server.Client(), queueOn(t, server, queue.Config{Name: "waited"})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		got := make(chan *queue.Delivery, 1)
-		go func() {
-			defer close(got)
-			ds, err := q.Receive(ctx, queue.ReceiveOptions{Wait: time.Minute})
-			if err != nil || len(ds) != 1 {
-				t.Errorf("%s: %v, %v", l.name, ds, err)
-				return
-			}
-			got <- ds[0]
-		}()
-		waiting := func() bool {
-			n, err := client.Do(ctx, client.B().Zcard().Key("fr:queue:{waited:0}:wait").Build()).AsInt64()
+		waiting := func() int64 {
+			n, err := client.Do(ctx, client.B().Zcard().Key(wait).Build()).AsInt64()
 			if err != nil {
 				t.Fatal(err)
 			}
-			return n > 0
+			return n
 		}
-		for !waiting() {
-			<-time.After(time.Millisecond)
+		register := client.B().Zadd().Key(wait).ScoreMember().ScoreMember(4e12, "fr:wake:somebody me").Build()
+		if err := client.Do(ctx, register).Error(); err != nil {
+			t.Fatal(err)
 		}
-		if r := l.run(t.Context(), t, "wake", server.Socket); r.Turns != 1 {
-			t.Errorf("%s: %+v", l.name, r)
-			cancel() // nothing will come
+		wake := func() {
+			if r := l.run(ctx, t, "wake", server.Socket); r.Turns != 1 {
+				t.Errorf("%s: %+v", l.name, r)
+				cancel() // nothing will come
+			}
 		}
-		if d := <-got; d == nil || string(d.Body) != "\x00\xff" || d.Receives != 1 {
-			t.Errorf("%s: %+v", l.name, d)
-		}
+		wake()
 		stats, err := client.Do(ctx, client.B().Info().Section("commandstats").Build()).ToString()
-		if err != nil || !strings.Contains(stats, "cmdstat_publish:calls=1,") {
+		if err != nil || waiting() != 0 || !strings.Contains(stats, "cmdstat_publish:calls=1,") {
 			t.Errorf("%s: nobody was woken: %v", l.name, err)
 		}
+		receive := func(wait time.Duration) {
+			ds, err := q.Receive(ctx, queue.ReceiveOptions{Wait: wait, Visibility: time.Hour})
+			if err != nil || len(ds) != 1 || string(ds[0].Body) != "\x00\xff" || ds[0].Receives != 1 {
+				t.Errorf("%s: %v, %v", l.name, ds, err)
+			}
+		}
+		receive(0)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			receive(time.Minute)
+		}()
+		for waiting() == 0 {
+			<-time.After(time.Millisecond)
+		}
+		wake()
+		<-done
 		cancel()
 	}
 }
