@@ -9,7 +9,7 @@ each = @set -e; for m in $(MODULES); do echo "-- $$m: $(1)"; (cd $$m && $(1)); d
 
 NEWER    ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flatrate
 
-.PHONY: help servers test newer newest race lint build bench fuzz fault interleavings raced million browser oracle cur meter soak tidy release-check
+.PHONY: help servers test newer newest race lint build bench fuzz fault interleavings raced million browser oracle queue-oracle cur meter soak tidy release-check
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -70,6 +70,9 @@ meter: servers ## Hold the meter against an independent count, 20,000 rounds of 
 
 oracle: servers ## Hold the rate limits against an exact model, a million operations for each plan
 	FLATRATE_ORACLE=1000000 go test -count=1 -timeout 60m -v -run '^TestOracle$$' ./ratelimit
+
+queue-oracle: servers ## Hold the queue against its model, a million steps of a standard and a FIFO queue
+	FLATRATE_QUEUE_STEPS=1000000 go test -count=1 -v -timeout 60m -run '^TestOracle$$' ./queue
 
 tidy: ## Tidy every module
 	$(call each,go mod tidy)

@@ -10,7 +10,7 @@ import (
 
 const module = "github.com/flatrate/flatrate"
 
-var blocks = []string{"cache", "lock", "ratelimit", "session"}
+var blocks = []string{"cache", "lock", "queue", "ratelimit", "session"}
 
 // imports returns what each package below dir imports, tests left out.
 func imports(t *testing.T, dir string) map[string][]string {

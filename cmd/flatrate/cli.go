@@ -25,6 +25,7 @@ type commands struct {
 	Prices  pricesCmd  `cmd:"" help:"List or update the prices that cost uses."`
 	Sample  sampleCmd  `cmd:"" help:"Write a generated access log to standard output."`
 	Serve   serveCmd   `cmd:"" help:"Serve rate limits over HTTP, and to Envoy over gRPC."`
+	Queue   queueCmd   `cmd:"" help:"Look at queues, send to them, and move, delete or stop what is in them."`
 	Config  configCmd  `cmd:"" help:"Check a configuration of serve."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
@@ -45,6 +46,17 @@ type stdio struct {
 // warn writes one line to standard error. What is in it may be anybody's.
 func (s stdio) warn(format string, args ...any) {
 	_, _ = fmt.Fprintf(s.err, "flatrate: %s\n", report.Printable(fmt.Sprintf(format, args...)))
+}
+
+// interruptible is r until ctx ends. Reading a terminal or a pipe can't be interrupted, so that somebody else has to wait for it.
+func interruptible(ctx context.Context, r io.Reader) (in io.Reader, closeInput func()) {
+	out, w := io.Pipe()
+	go func() {
+		_, err := io.Copy(w, r)
+		w.CloseWithError(err)
+	}()
+	stop := context.AfterFunc(ctx, func() { _ = w.CloseWithError(ctx.Err()) })
+	return out, func() { stop(); _ = out.Close() }
 }
 
 // failing is a writer that remembers its first error.

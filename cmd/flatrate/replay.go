@@ -249,14 +249,8 @@ func (c *replayCmd) open(ctx context.Context, std stdio) (*logSource, error) {
 		name := fmt.Sprintf("A generated log: %s lines, seed %d", report.Count(int64(c.SampleLines)), c.Seed)
 		return &logSource{r, name, -1, func() { _ = r.Close() }}, nil
 	case c.Log == "-":
-		// Reading a terminal or a pipe can't be interrupted, so that somebody else has to wait for it.
-		r, w := io.Pipe()
-		go func() {
-			_, err := io.Copy(w, std.in)
-			w.CloseWithError(err)
-		}()
-		stop := context.AfterFunc(ctx, func() { _ = w.CloseWithError(ctx.Err()) })
-		return &logSource{r, "standard input", -1, func() { stop(); _ = r.Close() }}, nil
+		r, closeInput := interruptible(ctx, std.in)
+		return &logSource{r, "standard input", -1, closeInput}, nil
 	}
 	file, err := os.Open(c.Log)
 	if err != nil {

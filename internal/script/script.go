@@ -69,3 +69,20 @@ func (s *Script) load(ctx context.Context, client valkey.Client) (*string, error
 func (s *Script) Eval(ctx context.Context, conn valkey.CoreClient, keys []string, args ...string) valkey.ValkeyResult {
 	return conn.Do(ctx, conn.B().Eval().Script(s.source).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build())
 }
+
+// ExecOn runs the script on one connection of client, as Exec does on client.
+func (s *Script) ExecOn(ctx context.Context, client valkey.Client, conn valkey.CoreClient, keys []string, args ...string) valkey.ValkeyResult {
+	sha := s.sha.Load()
+	if sha == nil {
+		var err error
+		if sha, err = s.load(ctx, client); err != nil {
+			return valkey.NewErrorResult(err)
+		}
+	}
+	run := conn.B().Evalsha().Sha1(*sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+	result := conn.Do(ctx, run)
+	if err, ok := valkey.IsValkeyErr(result.Error()); ok && err.IsNoScript() {
+		return s.Eval(ctx, conn, keys, args...)
+	}
+	return result
+}

@@ -17,6 +17,7 @@ var areas = []Area{
 	ratelimitArea(),
 	sessionArea(),
 	serveArea(),
+	queueArea(),
 }
 
 // Area is a part of flatrate that is measured beside its peers.

@@ -15,6 +15,7 @@ import (
 func TestMain(m *testing.M) {
 	crowd.Main()
 	behindproc.Main()
+	queueMain()
 	os.Exit(m.Run())
 }
 

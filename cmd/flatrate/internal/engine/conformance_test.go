@@ -10,6 +10,7 @@ import (
 	"github.com/flatrate/flatrate/cache/writebehind/writebehindtest"
 	"github.com/flatrate/flatrate/lock/locktest"
 	"github.com/flatrate/flatrate/meter/metertest"
+	"github.com/flatrate/flatrate/queue/queuetest"
 	"github.com/flatrate/flatrate/ratelimit/ratelimittest"
 	"github.com/flatrate/flatrate/session/sessiontest"
 	"github.com/flatrate/flatrate/valkeytest"
@@ -18,8 +19,8 @@ import (
 // TestBlocks runs the conformance suites of the building blocks on the embedded engine.
 func TestBlocks(t *testing.T) {
 	for name, suite := range map[string]func(*testing.T, valkeytest.Env){
-		"cache": cachetest.Run, "lock": locktest.Run, "meter": metertest.Run, "object": objecttest.Run, "ratelimit": ratelimittest.Run,
-		"session": sessiontest.Run, "writebehind": writebehindtest.Run,
+		"cache": cachetest.Run, "lock": locktest.Run, "meter": metertest.Run, "object": objecttest.Run, "queue": queuetest.Run,
+		"ratelimit": ratelimittest.Run, "session": sessiontest.Run, "writebehind": writebehindtest.Run,
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, client := start(t)

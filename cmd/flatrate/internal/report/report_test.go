@@ -72,3 +72,31 @@ func TestPrintable(t *testing.T) {
 		}
 	}
 }
+
+func TestColumns(t *testing.T) {
+	c := NewColumns("name", ">count", "nothing", "last")
+	c.Row("a\x1bé", "1", "", "x")
+	c.Row("long name", "1,000", "", "")
+	var out strings.Builder
+	if err := c.Write(&out); err != nil {
+		t.Fatal(err)
+	}
+	want := `name       count  last
+a\x1bé         1  x
+long name  1,000
+`
+	if got := out.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestJSON(t *testing.T) {
+	var out strings.Builder
+	if err := JSON(&out, map[string]string{"a<": "é\x1b\x7f\u009b\u202e\n\U000e0001"}, " "); err != nil {
+		t.Fatal(err)
+	}
+	want := "{\n \"a<\": \"é\\u001b\\u007f\\u009b\\u202e\\n\\udb40\\udc01\"\n}\n"
+	if out.String() != want {
+		t.Errorf("got %s, want %s", out.String(), want)
+	}
+}

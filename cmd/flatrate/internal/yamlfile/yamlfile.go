@@ -204,7 +204,7 @@ func (v Value) Keys(known ...string) (Map, bool) {
 	m, ok := v.Map()
 	for _, key := range m.keys {
 		if !slices.Contains(known, key.Name()) {
-			if near := nearest(key.Name(), known); near != "" {
+			if near := Nearest(key.Name(), known); near != "" {
 				key.Fail("unknown key %q: %q?", key.Name(), near)
 			} else {
 				key.Fail("unknown key %q: not one of %s", key.Name(), strings.Join(known, ", "))
@@ -348,8 +348,8 @@ func (v Value) Word(words ...string) int {
 	return i
 }
 
-// nearest is the known key that name was most likely meant to be, or "".
-func nearest(name string, known []string) string {
+// Nearest is the known word that name was most likely meant to be, or "".
+func Nearest(name string, known []string) string {
 	if len(name) > 64 {
 		return ""
 	}

@@ -1,0 +1,39 @@
+package queue
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/flatrate/flatrate/internal/key/keytable"
+	"github.com/flatrate/flatrate/internal/script"
+)
+
+func TestKeyTable(t *testing.T) {
+	keys, err := newKeySpace("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := []string{keys.names()}
+	for _, part := range []string{
+		"meta", "gone", "ready", "g:GROUP", "groups", "heads", "locked", "held", "msg", "flight", "delay", "dead", "why", "moved",
+		"dedup", "dedupq", "unique", "cron", "lead", "tries", "triesq", "rates", "wait",
+	} {
+		// The number of the partition stands where N does.
+		table = append(table, strings.Replace(keys.part("NAME", 0, part), ":0}", ":N}", 1))
+	}
+	keytable.Check(t, table...)
+	if got := strings.Join(keys.of("a {1}", 2), " "); got != "fr:queue:{a%20%7B1%7D:2}:meta fr:queue:{a%20%7B1%7D:2}:gone" {
+		t.Errorf("the layout is a public contract: %s", got)
+	}
+}
+
+func TestScripts(t *testing.T) {
+	for name, source := range map[string]string{
+		"send": sendLua, "receive": receiveLua, "fifo": fifoLua, "settle": settleLua, "declare": declareLua, "control": controlLua,
+		"stats": statsLua, "peek": peekLua, "dying": dyingLua, "buried": buriedLua,
+	} {
+		if err := script.Check(source); err != nil {
+			t.Errorf("%s.lua: %v", name, err)
+		}
+	}
+}
