@@ -94,7 +94,7 @@ end
 local head, plain, quota = now .. ' 0 ', not fifo and delay == 0, max > 0 or maxbytes > 0
 for i = 1, count do
   local rest = ARGV[i + 1]
-  if plain and string.byte(rest) ~= 32 then
+  if plain and string.byte(rest, 1, 1) ~= 32 then
     local blob = head .. rest
     if quota and full(#blob) then
       status[i], special = 'f', true
@@ -105,7 +105,7 @@ for i = 1, count do
     end
   else
     local wait, dedup, _, ms, name, number, moved, from = '', '', nil, nil, '', nil, '', 1
-    if string.byte(rest) == 32 then
+    if string.byte(rest, 1, 1) == 32 then
       wait, dedup, _, ms, name, number, moved, from = match(rest, '^ (%d*) (%S*) (%S*) (%d*) (%S*) (%d*) (%S*)\n()')
       rest = string.sub(rest, from)
     end
