@@ -7,6 +7,7 @@ import (
 	"github.com/flatrate/flatrate/cache"
 	"github.com/flatrate/flatrate/lock"
 	"github.com/flatrate/flatrate/ratelimit/ratehttp"
+	"github.com/flatrate/flatrate/session"
 )
 
 // Lock puts the meter before hooks: cfg.Hooks = m.Lock(cfg.Hooks). What it counts is what a lock on DynamoDB takes: two writes for
@@ -81,6 +82,28 @@ func (m *Meter) Requests(n int64) {
 	if m != nil && n > 0 {
 		m.counts.requests.Add(n)
 	}
+}
+
+// Session puts the meter before hooks: cfg.Hooks = m.Session(cfg.Hooks). Each read and each write counts with the session's
+// bytes, as a table bills them.
+func (m *Meter) Session(h session.Hooks) session.Hooks {
+	if m == nil {
+		return h
+	}
+	read, written := h.Read, h.Written
+	h.Read = func(bytes int) {
+		m.SessionRead(bytes)
+		if read != nil {
+			read(bytes)
+		}
+	}
+	h.Written = func(bytes int) {
+		m.SessionWrite(bytes)
+		if written != nil {
+			written(bytes)
+		}
+	}
+	return h
 }
 
 // SessionRead counts the read of a session of so many bytes, its key and names among them; 0 for one that was not found.

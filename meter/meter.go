@@ -1,9 +1,9 @@
 // Package meter counts what the building blocks do, so that package cost can say what the same would have cost on
 // metered services.
 //
-// [New] starts a Meter. Its methods [Meter.Lock], [Meter.Cache] and [Meter.RateHTTP] put it into the hooks of a block:
-// one line each. For what has no hooks there are [Meter.SessionRead], [Meter.SessionWrite], [Meter.Requests] and
-// [Meter.Messages]. [Read] returns the days, and [Month] a month of workloads for cost.
+// [New] starts a Meter. Its methods [Meter.Lock], [Meter.Cache], [Meter.Session] and [Meter.RateHTTP] put it into the hooks of
+// a block: one line each. What has none is counted with [Meter.Requests], [Meter.Messages], [Meter.SessionRead] and
+// [Meter.SessionWrite]. [Read] returns the days, and [Month] a month of workloads for cost.
 //
 // Counting is an atomic addition: no lock, no allocation, no round trip. The counts go to the server in the
 // background, in two round trips every ten seconds, and are added there exactly once also when an answer is lost.

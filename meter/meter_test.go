@@ -18,6 +18,7 @@ import (
 	"github.com/flatrate/flatrate/meter/metertest"
 	"github.com/flatrate/flatrate/ratelimit"
 	"github.com/flatrate/flatrate/ratelimit/ratehttp"
+	"github.com/flatrate/flatrate/session"
 	"github.com/flatrate/flatrate/valkeytest"
 )
 
@@ -58,7 +59,8 @@ func TestNilMeterCountsNothing(t *testing.T) {
 	m.SessionWrite(1)
 	m.Requests(1)
 	m.Messages(meter.Messages{Sent: 1})
-	if m.Lock(lock.Hooks{}).Acquired != nil || m.Cache(cache.Hooks{}).Hit != nil || m.RateHTTP(ratehttp.Hooks{}).Decided != nil {
+	if m.Lock(lock.Hooks{}).Acquired != nil || m.Cache(cache.Hooks{}).Hit != nil || m.RateHTTP(ratehttp.Hooks{}).Decided != nil ||
+		m.Session(session.Hooks{}).Read != nil {
 		t.Error("a nil meter put itself into hooks")
 	}
 	if m.Flush(t.Context()) != nil || m.Close(t.Context()) != nil {
@@ -75,7 +77,7 @@ func TestMixedLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var acquired, waiting, renewed, hits, misses, decided atomic.Int64
+	var acquired, waiting, renewed, hits, misses, decided, created, found, written, unknown atomic.Int64
 	locker, err := lock.New(c, lock.Config{Prefix: cfg.Prefix, Hooks: m.Lock(lock.Hooks{
 		Acquired: func(string, time.Duration) { acquired.Add(1) },
 		Waiting:  func(string) { waiting.Add(1) },
@@ -102,6 +104,20 @@ func TestMixedLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	handler := limits.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	sessions, err := session.New[struct{ Hits int }](c, session.Config{Prefix: cfg.Prefix, Hooks: m.Session(session.Hooks{
+		Created: func(string) { created.Add(1) },
+		Read: func(bytes int) {
+			if bytes == 0 {
+				unknown.Add(1)
+			} else {
+				found.Add(1)
+			}
+		},
+		Written: func(int) { written.Add(1) },
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
 	const workers = 8
 	rounds := 60
 	if n, err := strconv.Atoi(os.Getenv("FLATRATE_METER")); err == nil {
@@ -110,6 +126,10 @@ func TestMixedLoad(t *testing.T) {
 	total := int64(workers * rounds)
 	var all sync.WaitGroup
 	for w := range workers {
+		s, err := sessions.Create(t.Context(), struct{ Hits int }{1})
+		if err != nil {
+			t.Fatal(err)
+		}
 		all.Go(func() {
 			for i := range rounds {
 				held, err := locker.Acquire(t.Context(), "shared")
@@ -125,7 +145,13 @@ func TestMixedLoad(t *testing.T) {
 				r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 				r.Header.Set("X-User", key)
 				handler.ServeHTTP(httptest.NewRecorder(), r)
-				m.SessionRead(2048)
+				if _, ok, err := sessions.Get(t.Context(), s.Token); !ok || err != nil {
+					t.Errorf("Get: %v, %v", ok, err)
+				}
+				s.Value.Hits++
+				if ok, err := sessions.Set(t.Context(), s); !ok || err != nil {
+					t.Errorf("Set: %v, %v", ok, err)
+				}
 			}
 		})
 	}
@@ -145,7 +171,10 @@ func TestMixedLoad(t *testing.T) {
 	}
 	want := map[string]int64{
 		"locks:write": 2*acquired.Load() + waiting.Load() + renewed.Load(), "cache:hit": hits.Load(), "cache:miss": misses.Load(),
-		"requests": decided.Load(), "sessions:read:2": total,
+		"requests": decided.Load(), "sessions:read:1": total, "sessions:write:1": total + workers,
+	}
+	if found.Load() != total || unknown.Load() != 0 || written.Load() != total+workers || created.Load() != workers {
+		t.Errorf("sessions: %d found, %d not, %d written, %d created", found.Load(), unknown.Load(), written.Load(), created.Load())
 	}
 	if acquired.Load() != total || decided.Load() != total || hits.Load()+misses.Load() < total {
 		t.Errorf("the blocks did %d, %d and %d of %d", acquired.Load(), decided.Load(), hits.Load()+misses.Load(), total)
