@@ -1,9 +1,12 @@
 #!lua
--- Adds counts to a day, once.
--- KEYS[1] the day's hash   KEYS[2] the number of the last batch of this process
--- ARGV[1] the batch's number   ARGV[2] how long the day is kept (ms)   ARGV[3] how long KEYS[2] is kept (ms)
--- ARGV[4] for how long was counted (ms)   ARGV[5] and on: a field, its count, and so on
--- Reply: 1; 0 if the batch was there already
+-- KEYS[1]  the day's hash
+-- KEYS[2]  the number of the last batch of this process
+-- ARGV[1]  the batch's number
+-- ARGV[2]  how long the day is kept, ms
+-- ARGV[3]  how long KEYS[2] is kept, ms
+-- ARGV[4]  for how long was counted, ms
+-- ARGV[5..]  a field, its count, and so on
+-- reply    1; 0 if the batch was there already: counts are added once
 if tonumber(ARGV[1]) <= tonumber(redis.call('GET', KEYS[2]) or '0') then
   return 0
 end

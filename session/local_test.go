@@ -170,7 +170,8 @@ func TestLocalWithoutItsConnection(t *testing.T) {
 		}
 	}
 	settle(t, client, m, s.Token)
-	if err := client.Do(t.Context(), client.B().Flushall().Build()).Error(); err != nil {
+	admin := valkeytest.NewClient(t, server)
+	if err := admin.Do(t.Context(), admin.B().Flushall().Build()).Error(); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "the flush", func() bool { _, ok, err := m.Get(t.Context(), s.Token); return err == nil && !ok })
