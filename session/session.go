@@ -146,8 +146,7 @@ func New[T any](client valkey.Client, cfg Config) (*Manager[T], error) {
 		grace: milliseconds(cfg.Grace), gone: milliseconds(cfg.Remember),
 	}
 	m.Client, m.Wait.Most = client, cfg.Timeout
-	var none T
-	if zero, err := encode(none); err == nil { // who stores something else hears of the error
+	if zero, err := encode(m.empty().Value); err == nil { // who stores something else hears of the error
 		m.zero = zero
 	}
 	if cfg.Local.Entries > 0 {
@@ -327,10 +326,8 @@ func (m *Manager[T]) Delete(ctx context.Context, token string) error {
 	if !ok {
 		return nil
 	}
-	if m.old.Delete != nil {
-		if err := m.old.Delete(ctx, token); err != nil {
-			return fmt.Errorf("session: delete: the session that was to be taken over: %w", err)
-		}
+	if err := m.deleteOld(ctx, token); err != nil {
+		return err
 	}
 	return m.endAt(ctx, at, m.old.Find != nil)
 }

@@ -45,6 +45,7 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"Sealed", sealed},
 		{"KeysRotate", keysRotate},
 		{"TakenOver", takenOver},
+		{"TakenOverOnce", takenOverOnce},
 		{"Expired", expired},
 		{"Model", model},
 	} {
