@@ -66,7 +66,7 @@ func (m *Manager[T]) Renew(ctx context.Context, s *Session[T]) error {
 	if s.seal != nil && len(s.wire) > 0 {
 		s.wire = append([]member{{sealName, bound}}, s.wire[1:]...)
 	}
-	s.Token, s.at = token, to
+	s.Token, s.at, s.origin = token, to, to
 	return nil
 }
 
