@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -129,11 +130,37 @@ func peer(r *http.Request) string {
 
 const answerHeader = "Session-Token"
 
+// ambiguous is why none of several tokens is used.
+const ambiguous = "ambiguous"
+
+// mostTokens is how many of several tokens a logout ends.
+const mostTokens = 4
+
 // tokenOf returns the token of a request; refused says why one was not used.
 func (h *HTTP) tokenOf(r *http.Request, foreign bool) (token, refused string) {
+	all := h.tokensOf(r)
+	if len(all) == 0 {
+		return "", ""
+	}
+	if len(all) > 1 {
+		return "", ambiguous
+	}
+	if _, ok := locate(all[0], foreign); !ok {
+		return "", "malformed"
+	}
+	return all[0], ""
+}
+
+// tokensOf returns the different tokens of a request, at most mostTokens: those of the header, if it has some, else
+// the cookie's.
+func (h *HTTP) tokensOf(r *http.Request) (all []string) {
+	add := func(token string) {
+		if token != "" && len(all) < mostTokens && !slices.Contains(all, token) {
+			all = append(all, token)
+		}
+	}
 	if h.Header != "" {
-		values := r.Header.Values(h.Header)
-		for _, value := range values {
+		for _, value := range r.Header.Values(h.Header) {
 			if strings.EqualFold(h.Header, "Authorization") {
 				scheme, rest, _ := strings.Cut(value, " ")
 				if !strings.EqualFold(scheme, "Bearer") {
@@ -141,27 +168,15 @@ func (h *HTTP) tokenOf(r *http.Request, foreign bool) (token, refused string) {
 				}
 				value = strings.TrimSpace(rest)
 			}
-			if token != "" && value != token {
-				return "", "ambiguous"
-			}
-			token = value
+			add(value)
 		}
 	}
-	if token == "" && !h.NoCookie {
+	if len(all) == 0 && !h.NoCookie {
 		for _, c := range r.CookiesNamed(h.Cookie.Name) {
-			if token != "" && c.Value != token {
-				return "", "ambiguous"
-			}
-			token = c.Value
+			add(c.Value)
 		}
 	}
-	if token == "" {
-		return "", ""
-	}
-	if _, ok := locate(token, foreign); !ok {
-		return "", "malformed"
-	}
-	return token, ""
+	return all
 }
 
 func (h *HTTP) cookie(token string) http.Cookie {

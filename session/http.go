@@ -24,6 +24,7 @@ type request[T any] struct {
 	mu      sync.Mutex
 	asked   bool        // the token was looked for
 	token   string      // what the client sent
+	several []string    // what it sent, if that is ambiguous
 	s       *Session[T] // nil until it was asked for
 	mutable bool        // by Load
 	err     error       // why it could not be loaded
@@ -148,6 +149,9 @@ func (q *request[T]) look() {
 	if refused != "" {
 		q.m.cfg.Hooks.Refused(refused)
 	}
+	if refused == ambiguous {
+		q.several = q.m.cfg.HTTP.tokensOf(q.r)
+	}
 	q.token, q.sent = token, token
 }
 
@@ -181,8 +185,11 @@ func (q *request[T]) load(ctx context.Context) {
 // empty is the session of a visitor who has none.
 func (m *Manager[T]) empty() *Session[T] {
 	s := &Session[T]{fresh: true}
-	if v := reflect.ValueOf(&s.Value).Elem(); v.Kind() == reflect.Map {
+	switch v := reflect.ValueOf(&s.Value).Elem(); v.Kind() { //nolint:exhaustive // the others are ready for use
+	case reflect.Map:
 		v.Set(reflect.MakeMap(v.Type()))
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
 	}
 	return s
 }
@@ -191,6 +198,12 @@ func (m *Manager[T]) empty() *Session[T] {
 func (m *Manager[T]) isEmpty(s *Session[T]) (bool, error) {
 	if len(s.pending) > 0 {
 		return false, nil
+	}
+	switch v := reflect.ValueOf(&s.Value).Elem(); v.Kind() { //nolint:exhaustive // the others are never nil
+	case reflect.Map, reflect.Pointer, reflect.Interface:
+		if v.IsNil() {
+			return true, nil
+		}
 	}
 	now, err := encode(s.Value)
 	return err == nil && slices.Equal(now, m.zero), err
@@ -232,7 +245,8 @@ func (m *Manager[T]) Login(ctx context.Context, s *Session[T], terms Terms) erro
 }
 
 // Logout ends the session of a request, and its cookie. Load returns an empty one afterwards. If the server can't be
-// asked, it returns an error, and the session lives on although the visitor's cookie is gone. One round trip.
+// asked, it returns an error, and the session lives on although the visitor's cookie is gone. One round trip; where the
+// request has several tokens, and so no session, one to end each of them, at most four.
 func (m *Manager[T]) Logout(ctx context.Context) error {
 	q, err := m.requestOf(ctx)
 	if err != nil {
@@ -245,13 +259,16 @@ func (m *Manager[T]) Logout(ctx context.Context) error {
 	if q.s != nil && !q.s.fresh && q.s.Token != "" {
 		token = q.s.Token
 	}
-	if token == "" {
-		q.s, q.err = m.empty(), nil
-		return nil
+	all := q.several
+	if token != "" {
+		all = append(all, token)
 	}
-	err = m.Delete(ctx, token)
-	q.s, q.err, q.token = m.empty(), nil, ""
-	if !q.w.begun && q.sent != "" {
+	for _, token := range all {
+		err = errors.Join(err, m.Delete(ctx, token))
+	}
+	told := q.sent != "" || len(q.several) > 0
+	q.s, q.err, q.token, q.several = m.empty(), nil, "", nil
+	if !q.w.begun && told {
 		m.cfg.HTTP.send(q.w.Header(), "", 0)
 		q.sent = ""
 	}
@@ -275,9 +292,7 @@ func (q *request[T]) before(code int) error {
 	if code == hijacked && errors.Is(err, ErrHeaderSent) {
 		return nil // nothing was stored, and the response is the handler's
 	}
-	if err == nil {
-		q.tell()
-	}
+	q.tell() // also where the save has failed: a token that was replaced is replaced
 	return err
 }
 

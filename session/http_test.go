@@ -634,3 +634,103 @@ func recordWith(h http.Handler) *httptest.ResponseRecorder {
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	return w
 }
+
+// TestTheTokenIsToldAllTheSame where it was replaced and then the save fails: the visitor would else be logged out.
+func TestTheTokenIsToldAllTheSame(t *testing.T) {
+	var s *site
+	handlers := usual(t, &s)
+	spoiled := func(path string) {
+		replace := handlers[path]
+		handlers[path+"-spoiled"] = func(w http.ResponseWriter, r *http.Request) {
+			replace(w, r)
+			s.load(t, w, r).Value.Bad = func() {}
+		}
+	}
+	spoiled("/login")
+	spoiled("/renew")
+	s = open(t, valkeytest.Start(t).Client(), session.Config{Grace: session.NoGrace}, handlers)
+	b := s.browser(t)
+	s.get(t, b, "/cart?item=pear")
+	for _, path := range []string{"/login-spoiled?user=ann", "/renew-spoiled"} {
+		code, _, h := s.get(t, b, path)
+		if code != http.StatusInternalServerError || len(h.Values("Set-Cookie")) != 1 {
+			t.Errorf("%s: code %d, %q", path, code, h.Values("Set-Cookie"))
+		}
+		_, body, _ := s.get(t, b, "/whoami")
+		want(t, "after "+path, body, "ann 1")
+	}
+}
+
+// TestLogoutOfSeveral ends whatever the cookies name: the visitor must not stay logged in because of a second one.
+func TestLogoutOfSeveral(t *testing.T) {
+	s := usualSite(t, session.Config{})
+	b := s.browser(t)
+	_, _, h := s.get(t, b, "/login?user=ann")
+	good, _, _ := strings.Cut(h.Get("Set-Cookie"), ";")
+	b.Jar = nil
+	other := "__Host-session=" + strings.Repeat("A", 26) + ".AAAA"
+	code, _, h := s.get(t, b, "/logout", "Cookie", other+"; "+good)
+	if code != http.StatusOK || !strings.Contains(h.Get("Set-Cookie"), "Max-Age=0") {
+		t.Errorf("code %d, %q", code, h.Values("Set-Cookie"))
+	}
+	_, body, _ := s.get(t, b, "/whoami", "Cookie", good)
+	want(t, "after the logout", body, " 0")
+}
+
+// TestHijackRefused, as over HTTP/2: the handler answers after all, and the session is kept.
+func TestHijackRefused(t *testing.T) {
+	m, err := session.New[profile](valkeytest.Start(t).Client(), session.Config{Prefix: valkeytest.Prefix(t), Timeout: patient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := recordWith(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s, err := m.Load(r.Context())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		s.Value.User = "ann"
+		if _, _, err := http.NewResponseController(w).Hijack(); !errors.Is(err, http.ErrNotSupported) {
+			t.Errorf("Hijack = %v", err)
+		}
+		w.WriteHeader(http.StatusAccepted)
+	})))
+	if w.Code != http.StatusAccepted || len(w.Result().Cookies()) != 1 {
+		t.Errorf("code %d, %v", w.Code, w.Result().Header)
+	}
+}
+
+// TestVisitorsOfNilTypes: nothing is stored for a visitor without data, whatever the value's type.
+func TestVisitorsOfNilTypes(t *testing.T) {
+	client := valkeytest.Start(t).Client()
+	t.Run("pointer", func(t *testing.T) { nilType(t, client, func(v **profile) { (*v).User = "ann" }) })
+	t.Run("interface", func(t *testing.T) { nilType(t, client, func(v *any) { *v = map[string]any{"user": "ann"} }) })
+	t.Run("map", func(t *testing.T) { nilType(t, client, func(v *map[string]any) { (*v)["user"] = "ann" }) })
+}
+
+func nilType[T any](t *testing.T, client valkey.Client, change func(*T)) {
+	t.Helper()
+	m, err := session.New[T](client, session.Config{Prefix: valkeytest.Prefix(t), Timeout: patient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	visit := func(then func(*T)) *httptest.ResponseRecorder {
+		return recordWith(m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			s, err := m.Load(r.Context())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			then(&s.Value)
+		})))
+	}
+	none := func(v *T) { var zero T; *v = zero }
+	for what, then := range map[string]func(*T){"as it is": func(*T) {}, "nil": none} {
+		if w := visit(then); w.Code != http.StatusOK || len(w.Result().Cookies()) != 0 {
+			t.Errorf("%s: code %d, %v", what, w.Code, w.Result().Header)
+		}
+	}
+	if w := visit(change); w.Code != http.StatusOK || len(w.Result().Cookies()) != 1 {
+		t.Errorf("changed: code %d, %v", w.Code, w.Result().Header)
+	}
+}

@@ -36,6 +36,9 @@ func (m *Manager[T]) Renew(ctx context.Context, s *Session[T]) error {
 	if q, err := m.requestOf(ctx); err == nil && q.w.begun {
 		return ErrHeaderSent
 	}
+	if err := m.replacing(ctx, s.Token); err != nil {
+		return err
+	}
 	token := newToken(s.at.tag)
 	to, _ := locate(token, false)
 	bound := ""
@@ -63,7 +66,7 @@ func (m *Manager[T]) Renew(ctx context.Context, s *Session[T]) error {
 	if s.seal != nil && len(s.wire) > 0 {
 		s.wire = append([]member{{sealName, bound}}, s.wire[1:]...)
 	}
-	s.Token, s.at = token, to
+	s.Token, s.at, s.origin = token, to, to
 	return nil
 }
 
@@ -85,6 +88,9 @@ func (m *Manager[T]) moveTo(ctx context.Context, s *Session[T], terms Terms) err
 	stored := apply(s.stored, changes)
 	if s.old { // what others have made of it since is not this request's
 		_, err := m.put(ctx, s, stored, token, to, terms)
+		return err
+	}
+	if err := m.replacing(ctx, s.Token); err != nil {
 		return err
 	}
 	if _, err := m.put(ctx, s, stored, token, to, terms); err != nil {

@@ -100,7 +100,8 @@ type Session[T any] struct {
 	// Idle and Absolute are the session's timeouts; an Absolute of zero is none.
 	Idle, Absolute time.Duration
 
-	at      place
+	at      place    // where changes go
+	origin  place    // of the token it was made or read by, whose user is the only one it acts for
 	fresh   bool     // it is not in the server yet
 	old     bool     // it was read by a token that was replaced: Value is as it was then
 	lost    bool     // nor will it be: the server could not be asked
@@ -120,8 +121,8 @@ func (s *Session[T]) ID() string {
 }
 
 // OfUser says whether the session belongs to a user, by [Manager.Login] or [Manager.Begin]: then it is listed and ended
-// with the user's others.
-func (s *Session[T]) OfUser() bool { return s != nil && !s.fresh && s.at.ofUser() }
+// with the user's others. One that was read by a token of before the login does not.
+func (s *Session[T]) OfUser() bool { return s != nil && !s.fresh && s.origin.ofUser() }
 
 // New returns a Manager on client, which stays the caller's to close. The error names the field of
 // cfg that is wrong.
@@ -146,8 +147,7 @@ func New[T any](client valkey.Client, cfg Config) (*Manager[T], error) {
 		grace: milliseconds(cfg.Grace), gone: milliseconds(cfg.Remember),
 	}
 	m.Client, m.Wait.Most = client, cfg.Timeout
-	var none T
-	if zero, err := encode(none); err == nil { // who stores something else hears of the error
+	if zero, err := encode(m.empty().Value); err == nil { // who stores something else hears of the error
 		m.zero = zero
 	}
 	if cfg.Local.Entries > 0 {
@@ -252,7 +252,7 @@ func (m *Manager[T]) put(ctx context.Context, s *Session[T], stored []member, to
 	if err != nil || created < 0 {
 		return false, wrap("create", err)
 	}
-	s.Token, s.at, s.fresh, s.old = token, at, false, false
+	s.Token, s.at, s.origin, s.fresh, s.old = token, at, at, false, false
 	s.Created = time.Unix(created, 0)
 	s.Seen, s.Idle, s.Absolute = s.Created, idle, absolute
 	s.wire, s.stored, s.seal, s.pending = wire, stored, sealed, nil
@@ -287,7 +287,8 @@ func (m *Manager[T]) Get(ctx context.Context, token string) (s *Session[T], ok b
 // open makes a session of what was read.
 func (m *Manager[T]) open(token string, f found) (*Session[T], error) {
 	s := &Session[T]{
-		Token: token, Created: f.created, Seen: f.seen, Idle: f.idle, Absolute: f.absolute, at: f.at, old: f.at != f.origin,
+		Token: token, Created: f.created, Seen: f.seen, Idle: f.idle, Absolute: f.absolute, at: f.at, origin: f.origin,
+		old: f.at != f.origin,
 	}
 	var err error
 	if s.wire, err = members(f.body); err != nil {
@@ -327,10 +328,8 @@ func (m *Manager[T]) Delete(ctx context.Context, token string) error {
 	if !ok {
 		return nil
 	}
-	if m.old.Delete != nil {
-		if err := m.old.Delete(ctx, token); err != nil {
-			return fmt.Errorf("session: delete: the session that was to be taken over: %w", err)
-		}
+	if err := m.deleteOld(ctx, token); err != nil {
+		return err
 	}
 	return m.endAt(ctx, at, m.old.Find != nil)
 }

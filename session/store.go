@@ -223,6 +223,7 @@ func (m *Manager[T]) save(ctx context.Context, s *Session[T], changes []change) 
 		if s.at, ok = parsePlace(text); !ok {
 			return false, errNoSession
 		}
+		s.old = true // from here on a renewal or a login would be that of another token's session
 	}
 	return false, nil
 }

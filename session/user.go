@@ -247,15 +247,15 @@ func (m *Manager[T]) EndAll(ctx context.Context, user string) (int, error) {
 // EndOthers ends all sessions of the user whom s belongs to, but for s itself, and returns how many there were. It is
 // an error if s belongs to nobody. Round trips as EndAll.
 func (m *Manager[T]) EndOthers(ctx context.Context, s *Session[T]) (int, error) {
-	if s == nil || s.fresh || !s.at.ofUser() {
+	if s == nil || s.fresh || !s.origin.ofUser() {
 		return 0, errors.New("session: end others: the session belongs to no user")
 	}
-	found, err := m.indexOf(ctx, s.at.tag)
+	found, err := m.indexOf(ctx, s.origin.tag)
 	if err != nil {
 		return 0, wrap("end others", err)
 	}
 	found = slices.DeleteFunc(found, func(other indexed) bool { return other.digest == s.at.digest })
-	return m.endEach(ctx, s.at.tag, found, s.at.digest)
+	return m.endEach(ctx, s.origin.tag, found, s.at.digest)
 }
 
 func (m *Manager[T]) endEach(ctx context.Context, tag string, found []indexed, but ...string) (ended int, err error) {

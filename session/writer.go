@@ -83,10 +83,15 @@ func (w *writer) Flush() { _ = w.FlushError() }
 // Hijack implements [http.Hijacker]. What has changed is saved before. A session that is not stored yet is not stored
 // then: its token could not be sent, since the response is the caller's.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	first := !w.begun
 	if !w.begin(hijacked) {
 		return nil, nil, errReplaced
 	}
-	return http.NewResponseController(w.ResponseWriter).Hijack()
+	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err != nil && first {
+		w.begun = false // as with HTTP/2: the response is still to come
+	}
+	return conn, rw, err
 }
 
 // Push implements [http.Pusher].

@@ -207,3 +207,38 @@ func loginByAnOldToken(t *testing.T, env valkeytest.Env) {
 		t.Errorf("%+v", got.Value)
 	}
 }
+
+// plantedToken holds that who knows a visitor's token gets nothing of the user who logs in with it, whatever is done
+// with a session that was read by it: also one that was read before the login and saved after.
+func plantedToken(t *testing.T, env valkeytest.Env) {
+	for name, do := range map[string]func(*session.Manager[cart], *session.Session[cart]){
+		"renewal": func(m *session.Manager[cart], s *session.Session[cart]) { renew(t, m, s) },
+		"login":   func(m *session.Manager[cart], s *session.Session[cart]) { login1(t, m, s, "eve") },
+	} {
+		m := manager[cart](t, env, session.Config{Prefix: valkeytest.Prefix(t), Grace: time.Minute})
+		s := begin(t, m, cart{Items: map[string]int{"pear": 1}})
+		underWay := get(t, m, s.Token, true)
+		planted := s.Token
+		s.Value.User = "ann"
+		login1(t, m, s, "ann")
+		underWay.Value.Items = map[string]int{"apple": 1}
+		save(t, m, underWay, true)
+		late := get(t, m, planted, true)
+		for _, old := range []*session.Session[cart]{underWay, late} {
+			if n, err := m.EndOthers(t.Context(), old); err == nil || old.OfUser() {
+				t.Errorf("%s: the old token is the user's: %d, %v, %v", name, n, err, old.OfUser())
+			}
+			do(m, old)
+			if old.Token == "" || old.Token == planted {
+				continue
+			}
+			if got := get(t, m, old.Token, true); got.Value.User != "" {
+				t.Errorf("%s: the old token's holder has the session of %q", name, got.Value.User)
+			}
+		}
+		if got := get(t, m, s.Token, true); got.Value.User != "ann" || got.Value.Items["apple"] != 1 || !got.OfUser() {
+			t.Errorf("%s: the user's session is %+v", name, got.Value)
+		}
+		listed(t, m, "ann", 1)
+	}
+}

@@ -209,6 +209,41 @@ func takenOver(t *testing.T, env valkeytest.Env) {
 	}
 }
 
+// takenOverOnce holds that a token of before a renewal or a login is not taken over again once its grace has passed.
+func takenOverOnce(t *testing.T, env valkeytest.Env) {
+	const grace = 20 * time.Millisecond
+	for _, deletes := range []bool{true, false} {
+		for name, replace := range map[string]func(*session.Manager[cart], *session.Session[cart]){
+			"renewal": func(m *session.Manager[cart], s *session.Session[cart]) { renew(t, m, s) },
+			"login":   func(m *session.Manager[cart], s *session.Session[cart]) { login1(t, m, s, "ann") },
+		} {
+			const token = "0123456789abcdef"
+			old := &table{items: map[string]cart{token: {User: "ann"}}}
+			legacy := session.Legacy[cart]{Find: old.find}
+			if deletes {
+				legacy.Delete = old.delete
+			}
+			m := manager[cart](t, env, session.Config{Prefix: valkeytest.Prefix(t), ForeignTokens: true, Grace: grace})
+			if err := m.TakeOver(legacy); err != nil {
+				t.Fatal(err)
+			}
+			s := get(t, m, token, true)
+			replace(m, s)
+			if _, there := old.items[token]; there == deletes {
+				t.Errorf("%s: in the other place: %v", name, there)
+			}
+			env.Advance(grace + time.Millisecond)
+			old.items[token] = cart{User: "ann"} // a stale copy of the table
+			get(t, m, token, false)
+			get(t, m, s.Token, true)
+			if err := m.Delete(t.Context(), s.Token); err != nil {
+				t.Fatal(err)
+			}
+			get(t, m, token, false)
+		}
+	}
+}
+
 // expired waits for the sweeper of two managers to tell of what ended by itself, and of nothing else.
 func expired(t *testing.T, env valkeytest.Env) {
 	told := make(chan session.Expired, 100)

@@ -44,7 +44,9 @@ func Run(t *testing.T, env valkeytest.Env) {
 		{"Flashes", flashes},
 		{"Sealed", sealed},
 		{"KeysRotate", keysRotate},
+		{"PlantedToken", plantedToken},
 		{"TakenOver", takenOver},
+		{"TakenOverOnce", takenOverOnce},
 		{"Expired", expired},
 		{"Model", model},
 	} {

@@ -109,6 +109,7 @@ export class Sessions {
       if (code === 1) return true
       if (code !== 3) throw new Error(`the session is too large: ${detail} bytes`)
       session.at = detail
+      session.old = true // a login must leave alone what is there: it may be a user's by now
     }
     return changed.length === 0
   }
