@@ -9,10 +9,17 @@
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return false
 end
-if ARGV[3] == 'f' then
+local had = redis.call('HGET', KEYS[1], ARGV[1])
+if ARGV[3] == 'f' then -- the server counts on beyond 64 bits
+  local sum = (tonumber(had or 0) or 0) + tonumber(ARGV[2])
+  if sum == math.huge or sum == -math.huge then
+    return redis.error_reply('RANGE the field would be out of range')
+  end
   return redis.call('HINCRBYFLOAT', KEYS[1], ARGV[1], ARGV[2])
 end
-local had = redis.call('HGET', KEYS[1], ARGV[1])
+if had and ARGV[4] == '0' and string.match(had, '^%d+$') and (#had > 19 or #had == 19 and had > '9223372036854775807') then
+  return redis.error_reply('RANGE the field is beyond what the server counts')
+end
 local has = redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2])
 if ARGV[4] ~= '' and has < tonumber(ARGV[4]) or ARGV[5] ~= '' and has > tonumber(ARGV[5]) then
   if had then

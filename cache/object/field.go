@@ -179,7 +179,8 @@ func NumberOf[V numeric, T any](s *Store[T], name string) (*Number[T, V], error)
 
 // Add adds to the field of an object and returns the sum; ok is false if there is no object. A field that is missing counts as
 // zero. A sum that does not fit V is [ErrRange], and so is one of an unsigned V beyond 2^63-1, which the server can't
-// count. What lies there and is no number is an error. One round trip.
+// count. Sums of floats are rounded to 17 digits behind the point. What lies there and is no number is an error. One
+// round trip.
 func (n *Number[T, V]) Add(ctx context.Context, key string, by V) (sum V, ok bool, err error) {
 	text, _, err := encode(reflect.ValueOf(by))
 	if err != nil {

@@ -28,9 +28,9 @@ for i = 6, #KEYS, 2 do
     redis.call('DEL', KEYS[i + 1])
     local head = redis.pcall('GETRANGE', KEYS[i], 0, 24)
     local version = type(head) == 'string' and string.match(head, '^\251\1[PD](%d+) ')
-    if version and version ~= written then
-      redis.call('HSET', KEYS[1], '.' .. key, table.concat({'0 0', since, size, version, '0 0 0 0 '}, ' '))
+    if version and version ~= written then -- its place first: if that fails, the entry is still of this claim
       redis.call('ZADD', KEYS[2], tonumber(since) + tonumber(ARGV[3]), key)
+      redis.call('HSET', KEYS[1], '.' .. key, table.concat({'0 0', since, size, version, '0 0 0 0 '}, ' '))
     else
       redis.call('HDEL', KEYS[1], '.' .. key)
       if tonumber(ARGV[2]) > 0 then

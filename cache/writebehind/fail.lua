@@ -40,8 +40,8 @@ for i = 6, #KEYS, 2 do
     redis.call('ZREM', KEYS[3], key)
   end
   if flight == claim and version ~= failed then -- it was written meanwhile
-    redis.call('HSET', KEYS[1], '.' .. key, table.concat({'0 0', since, size, version, '0 0 0 0 '}, ' '))
     redis.call('ZADD', KEYS[2], tonumber(since) + tonumber(ARGV[5]), key)
+    redis.call('HSET', KEYS[1], '.' .. key, table.concat({'0 0', since, size, version, '0 0 0 0 '}, ' '))
   elseif flight == claim then
     if kind > '1' or kind == '1' and tonumber(ARGV[6]) > tonumber(seen) then
       fails = fails + 1
@@ -66,8 +66,8 @@ for i = 6, #KEYS, 2 do
       redis.call('DEL', KEYS[i], KEYS[i + 1])
       redis.call('HINCRBY', KEYS[1], 'dead', 1)
     else
-      redis.call('HSET', KEYS[1], '.' .. key, string.format('0 0 %s %s %s %d %d %.0f %s ', since, size, failed, tries, fails, done, failing) .. reason)
       redis.call('ZADD', KEYS[2], now + tonumber(delay), key)
+      redis.call('HSET', KEYS[1], '.' .. key, string.format('0 0 %s %s %s %d %d %.0f %s ', since, size, failed, tries, fails, done, failing) .. reason)
     end
   end
   table.insert(reply, outcome)

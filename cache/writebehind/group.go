@@ -196,6 +196,7 @@ func (g *group[V]) call(items []item[V]) error {
 			done <- err
 		}()
 		err = g.cfg.Origin(ctx, batch)
+		tryText(err)
 	}()
 	var err error
 	select {
@@ -211,6 +212,20 @@ func (g *group[V]) call(items []item[V]) error {
 	}
 	g.cfg.Hooks.Written(len(batch), time.Since(began), err)
 	return err
+}
+
+// tryText panics here, where that is caught, if an error of the origin can't say what it is: a nil pointer, say.
+func tryText(err error) {
+	if err == nil {
+		return
+	}
+	_ = err.Error()
+	var rejected Rejected
+	if errors.As(err, &rejected) {
+		for _, reason := range rejected {
+			tryText(reason)
+		}
+	}
 }
 
 // ack tells the server that items are written.

@@ -23,9 +23,12 @@ if entry then -- of a key that waits, and has not failed
 end
 if not had or size > tonumber(had) then
   local flight, again, since, tries
+  if entry then
+    flight, again, since, had, tries = string.match(entry, '^(%d+) (%d) (%d+) (%d+) %d+ (%d+)')
+  end
   local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
   local last
-  if not entry then
+  if not flight then -- or what lies there is no entry
     local counts = redis.call('HMGET', KEYS[2], 'version', 'claims', 'done', 'dead')
     local none = (counts[1] and 1 or 0) + (counts[2] and 1 or 0) + (counts[3] and 1 or 0) + (counts[4] and 1 or 0)
     if redis.call('HLEN', KEYS[2]) - none >= tonumber(ARGV[5]) then
@@ -33,7 +36,6 @@ if not had or size > tonumber(had) then
     end
     last, flight, again, since = counts[1], '0', '0', now
   else -- the origin may have seen the last version
-    flight, again, since, had, tries = string.match(entry, '^(%d+) (%d) (%d+) (%d+) %d+ (%d+)')
     local head = redis.pcall('GETRANGE', KEYS[1], 0, 24)
     last = type(head) == 'string' and string.match(head, '^\251\1[PD](%d+) ')
     size = math.max(size, tonumber(had))
@@ -45,10 +47,10 @@ if not had or size > tonumber(had) then
   end
   version = math.max(version, tonumber(last or 0) + 1)
   base = string.format('%.0f', version)
-  redis.call('HSET', KEYS[2], field, table.concat({flight, again, since, size, base, '0 0 0 0 '}, ' '))
-  if flight == '0' and since == now then
+  if flight == '0' and since == now then -- first: if it fails there must be no entry, which later writes would rely on
     redis.call('ZADD', KEYS[3], now + tonumber(ARGV[4]), ARGV[1])
   end
+  redis.call('HSET', KEYS[2], field, table.concat({flight, again, since, size, base, '0 0 0 0 '}, ' '))
 end
 if version < tonumber(base) then
   version = base -- the clock went back

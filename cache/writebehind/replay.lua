@@ -13,18 +13,20 @@ local version, _, _, long, at = string.match(letter or '', '^(%d+) (%d+) (%d+) (
 if not version or ARGV[2] ~= '' and ARGV[2] ~= version then
   return 0
 end
-redis.call('HDEL', KEYS[4], ARGV[1])
 if ARGV[3] ~= '1' then
+  redis.call('HDEL', KEYS[4], ARGV[1])
   return 1
 end
 if redis.call('HEXISTS', KEYS[2], '.' .. ARGV[1]) == 1 then
+  redis.call('HDEL', KEYS[4], ARGV[1])
   return 2
 end
 local value = string.sub(letter, at + tonumber(long))
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('SET', KEYS[1], value)
+redis.call('ZADD', KEYS[3], now, ARGV[1]) -- first, as it may fail: then the letter stays
 redis.call('HSET', KEYS[2], '.' .. ARGV[1], string.format('0 0 %.0f %d %s 1 0 0 0 ', now, #value, version))
-redis.call('ZADD', KEYS[3], now, ARGV[1])
+redis.call('SET', KEYS[1], value)
 redis.call('DEL', KEYS[5])
+redis.call('HDEL', KEYS[4], ARGV[1])
 return 1

@@ -49,8 +49,13 @@ func (r Rejected) Error() string {
 // Unwrap returns the reasons.
 func (r Rejected) Unwrap() []error { return slices.Collect(maps.Values(r)) }
 
-// Permanent marks an error that no further attempt can change: the write is a dead letter at once.
-func Permanent(err error) error { return &permanentError{err} }
+// Permanent marks an error that no further attempt can change: the write is a dead letter at once. Nil stays nil.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &permanentError{err}
+}
 
 type permanentError struct{ err error }
 
