@@ -65,7 +65,10 @@ var regionName = regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-[0-9]{1,2}$`)
 // name is what errors call a list, without the password of a URL.
 func (s Source) name(path string) string {
 	base := s.Base
-	if u, err := url.Parse(base); err == nil && u.User != nil {
+	switch u, err := url.Parse(base); {
+	case err != nil && strings.Contains(base, "://"):
+		base = "the URL" // which is none, and may hold a password
+	case err == nil && u.User != nil:
 		base = u.Redacted()
 	}
 	return strings.TrimSuffix(base, "/") + "/" + path
