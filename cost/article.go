@@ -3,6 +3,8 @@ package cost
 import (
 	"fmt"
 	"math"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -65,18 +67,30 @@ func (p Prices) AsArticle(s Preset, e Estimate) (Estimate, error) {
 
 // sums fills in what follows from the services and the node.
 func (e Estimate) sums() Estimate {
-	e.Best = Mix{Kind: Nodes, Stay: []string{}, Flat: e.Flat.FlatSize, USD: e.Total.FlatUSD, SavingUSD: e.Total.SavingUSD}
+	e.Best = Mix{Kind: Nodes, Switch: []string{}, Stay: []string{}, Flat: e.Flat.FlatSize, USD: e.Total.FlatUSD, SavingUSD: e.Total.SavingUSD}
+	verdict, why := Switch, "as the article has it"
+	switch { // of other numbers of users than the article's
+	case e.Total.SavingUSD <= 0:
+		verdict, why = Stay, "by the article's own prices its node costs more than it saves"
+		e.Best = Mix{Switch: []string{}, Stay: []string{}, USD: e.Total.MeteredUSD}
+	case !e.Flat.Fits:
+		why += ", but its node is too small for this load"
+	}
 	for i := range e.Services {
 		s := &e.Services[i]
-		s.Lines, s.Verdict = []NamedLine{}, Switch
+		s.Lines, s.Verdict = []NamedLine{}, verdict
 		s.FlatShareUSD = e.Total.FlatUSD / float64(len(e.Services))
-		s.Low = ServiceRange{s.MeteredUSD, s.FlatShareUSD, Switch}
+		s.Low = ServiceRange{s.MeteredUSD, s.FlatShareUSD, verdict}
 		s.High = s.Low
-		e.Best.Switch = append(e.Best.Switch, s.Name)
+		if verdict == Stay {
+			e.Best.Stay = append(e.Best.Stay, s.Name)
+		} else {
+			e.Best.Switch = append(e.Best.Switch, s.Name)
+		}
 	}
 	t := &e.Total
-	t.Verdict, t.Why = Switch, "as the article has it"
-	r := Range{MeteredUSD: t.MeteredUSD, FlatUSD: t.FlatUSD, SavingUSD: t.SavingUSD, BestUSD: t.FlatUSD, Node: e.Flat.Node, Count: 1, Values: Values{}}
+	t.Verdict, t.Why = verdict, why
+	r := Range{MeteredUSD: t.MeteredUSD, FlatUSD: t.FlatUSD, SavingUSD: t.SavingUSD, BestUSD: e.Best.USD, Node: e.Flat.Node, Count: 1, Values: Values{}}
 	t.Low, t.Expected, t.High = r, r, r
 	return e
 }
@@ -122,6 +136,15 @@ func (p Prices) articleSessions(a *Estimate, s Preset, e Estimate, right compari
 	}
 }
 
+// millions is a number of requests as people say it.
+func millions(n float64) string {
+	sig := 1.0
+	if n < 1e7 {
+		sig = 1000
+	}
+	return strconv.FormatFloat(math.Round(n/1e6*sig)/sig, 'f', -1, 64) + " million"
+}
+
 // pairUSD is two nodes of a type with Valkey; NaN never gets out, since the types are in every table that has ElastiCache.
 func (p Prices) pairUSD(node string) float64 {
 	side, err := p.flatSide(Flat{Node: node}, Need{})
@@ -150,7 +173,8 @@ func (p Prices) articleTable(a *Estimate, s Preset, e Estimate, right comparison
 		why      string
 	}{
 		{"sessions", 2 * articleSessionsUSD(s.Users), "twice the article's own arithmetic, at prices before the cut of November 2024"},
-		{"rate limiting", 900 * k, "usage plans carry no fee; $900 is 257 million REST requests, the load is 120 million; and API Gateway is paid as long as it stands in front"},
+		{"rate limiting", 900 * k, fmt.Sprintf("usage plans carry no fee; %s is %s REST requests, the load is %s; and API Gateway is paid as long as it stands in front",
+			strings.TrimSuffix(dollars(math.Round(900*k)), ".00"), millions(900*k/3.5*1e6), millions(s.Users*requestsPerUser*days))},
 		{"queue", messagesPerUser * s.Users * days / 1e6 * articleMessage, "a message is up to three requests, in batches of ten a third of one; the first million a month is free"},
 		{"cache", 45 * k, "no database price or size is given; yours decides (--db-usd-per-million, --db-usd-month)"},
 		{"locks", lockWrites * s.Users * days / 1e6 * articleWrite, "half: the price of a write was cut in November 2024"},

@@ -39,6 +39,9 @@ func TestAsArticle(t *testing.T) {
 	if a.Flat.USD != 23 || a.Total.FlatUSD != 23 || a.Total.SavingUSD != 1077 || a.Flat.Node != "cache.t4g.medium" {
 		t.Errorf("%+v", a.Total)
 	}
+	if why := a.Services[1].Why; !strings.Contains(why, "$900 is 257 million REST requests, the load is 120 million;") {
+		t.Error(why)
+	}
 	figures := map[string]ArticleFigure{}
 	for _, f := range a.Article {
 		figures[f.Name] = f
@@ -57,5 +60,37 @@ func TestAsArticle(t *testing.T) {
 	}
 	if f := figures["sessions"]; f.Printed != 135 || !near(f.Corrected, 37.55, .001) {
 		t.Errorf("%+v", f)
+	}
+}
+
+// At other numbers of users than the article's, verdicts and reasons follow from the figures beside them.
+func TestAsArticleElsewhere(t *testing.T) {
+	p := listPrices(t)
+	for _, c := range []struct {
+		preset  string
+		users   float64
+		verdict Verdict
+		why     string
+	}{
+		{"sessions", 50_000, Switch, "as the article has it"},
+		{"sessions", 1_000, Stay, "costs more than it saves"},
+		{"article", 7, Stay, "costs more than it saves"},
+		{"article", 1e9, Switch, "too small for this load"},
+	} {
+		s := Preset{Name: c.preset, Users: c.users, Sizing: roomy}
+		a, err := p.AsArticle(s, estimate(t, s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.Total.Verdict != c.verdict || a.Services[0].Verdict != c.verdict || !strings.Contains(a.Total.Why, c.why) ||
+			(a.Total.SavingUSD > 0) != (c.verdict == Switch) || a.Best.USD != min(a.Total.MeteredUSD, a.Total.FlatUSD) ||
+			len(a.Best.Switch)+len(a.Best.Stay) != len(a.Services) {
+			t.Errorf("%s, %v users: %+v, %+v", c.preset, c.users, a.Total, a.Best)
+		}
+	}
+	s := Preset{Name: "article", Users: 300_000, Sizing: roomy}
+	a, err := p.AsArticle(s, estimate(t, s))
+	if err != nil || !strings.Contains(a.Services[1].Why, "2,700 is 771 million REST requests, the load is 360 million;") {
+		t.Errorf("%v, %v", a.Services, err)
 	}
 }

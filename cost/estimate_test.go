@@ -234,6 +234,9 @@ func TestPlansRefuse(t *testing.T) {
 	if _, err := p.Estimate(Measured([]Workload{ok}, Flat{Kind: MemoryDB}, roomy, 0)); !errors.Is(err, ErrNoPrice) {
 		t.Errorf("MemoryDB without a price: %v", err)
 	}
+	if _, err := p.Estimate(Measured([]Workload{ok}, Flat{Term: "3y"}, roomy, 0)); !errors.Is(err, ErrNoPrice) || !strings.Contains(err.Error(), `term "3y" of elasticache`) {
+		t.Errorf("a term nobody has the discount of: %v", err)
+	}
 }
 
 func TestKindsOfFlatSides(t *testing.T) {

@@ -80,6 +80,11 @@ func (p Prices) inShards(f Flat, need Need, s Sizing) (FlatSide, error) {
 func (p Prices) smallest(f Flat, need Need, s Sizing) (FlatSide, error) {
 	sizes := p.Sizes(f)
 	if len(sizes) == 0 {
+		if f.Term != OnDemand && f.Term != "" && f.NodeUSDPerHour == 0 {
+			if _, ok := p.condition(kindService[cmp.Or(f.Kind, Nodes)], string(f.Term), "discount"); !ok {
+				return FlatSide{}, fmt.Errorf("%w: term %q of %s", ErrNoPrice, f.Term, kindService[cmp.Or(f.Kind, Nodes)])
+			}
+		}
 		return FlatSide{}, fmt.Errorf("%w: nodes of kind %q with engine %q in region %q: name a node and your price of it", ErrNoPrice,
 			cmp.Or(f.Kind, Nodes), cmp.Or(f.Engine, Valkey), p.region)
 	}

@@ -179,6 +179,13 @@ func (c *costCmd) validate(g globals) error {
 			return usagef("%s must be from %v to %v, not %v", n.flag, n.low, n.top, n.value)
 		}
 	}
+	for flag, files := range map[string][]string{"--cloudwatch": c.Cloudwatch, "--cur": c.Cur} {
+		for i, file := range files {
+			if slices.ContainsFunc(files[:i], func(o string) bool { return filepath.Clean(o) == filepath.Clean(file) }) {
+				return usagef("%s: %s is there twice, and would count twice", flag, report.Printable(file))
+			}
+		}
+	}
 	switch {
 	case c.AsArticle && c.Preset == "":
 		return usagef("--as-article needs --preset")
@@ -230,6 +237,9 @@ func (c *costCmd) estimate(ctx context.Context, g globals, table cost.Table, io 
 	}
 	prices, err := table.Region(cmp.Or(in.region, defaultRegion))
 	if err != nil {
+		if c.Region == "" && c.Usage != "" {
+			return cost.Estimate{}, usagef("%s: %w", report.Printable(c.Usage), err)
+		}
 		return cost.Estimate{}, usagef("--region: %w", err)
 	}
 	model := cost.Measured(in.found.Workloads, in.flat, in.sizing, c.Spread)
@@ -278,7 +288,13 @@ type inputs struct {
 }
 
 func (in *inputs) add(f bill.Found) {
-	in.found.Workloads = append(in.found.Workloads, f.Workloads...)
+	for _, w := range f.Workloads { // two sources may both have a "dynamodb"
+		name := w.Name
+		for i := 2; slices.ContainsFunc(in.found.Workloads, func(o cost.Workload) bool { return o.Name == w.Name }); i++ {
+			w.Name = fmt.Sprintf("%s (%d)", name, i)
+		}
+		in.found.Workloads = append(in.found.Workloads, w)
+	}
 	in.found.Notes = append(in.found.Notes, f.Notes...)
 	switch {
 	case f.Flat == nil:

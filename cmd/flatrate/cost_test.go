@@ -50,6 +50,7 @@ func TestCostRefuses(t *testing.T) {
 		"--preset sessions --spread 1", "--preset sessions --cross-az 2", "--preset sessions --nodes=-1", "--preset sessions --shards 501",
 		"--preset sessions --output pdf", "--commandstats", "--meter shop", "--messages 5 --queue-batch 11", "--messages 5 --days 0",
 		"--messages 5 --queue-batch 10 --message-bytes 200000", "--messages 5 --item-bytes 500000", "--db-reads 5 --hit-rate 1.5",
+		"--cur a --cur ./a", "--cloudwatch a --cloudwatch a",
 		"--db-reads 5 --db-usd-per-million NaN", "--rcu=-1", "--dynamodb-reads 1e14",
 	} {
 		code, out, problems := runCost(t, strings.Fields(args)...)

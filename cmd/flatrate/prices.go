@@ -139,7 +139,8 @@ func (c *pricesUpdateCmd) Run(ctx context.Context, std stdio) error {
 		return usagef("--timeout must be above zero, not %v", c.Timeout)
 	}
 	if strings.Contains(c.From, "://") && !strings.HasPrefix(c.From, "https://") {
-		return usagef("--from: %q is neither an https URL nor a folder", c.From)
+		scheme, _, _ := strings.Cut(c.From, "://") // the rest may hold a password
+		return usagef("--from: a URL of %q: neither https nor a folder", scheme)
 	}
 	path := c.To
 	if path == "" {

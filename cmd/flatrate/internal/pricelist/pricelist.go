@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flatrate/flatrate/cmd/flatrate/internal/rows"
 	"github.com/flatrate/flatrate/cost"
 )
 
@@ -61,7 +62,17 @@ func (s Source) Read(ctx context.Context, region string, nodes map[string]bool) 
 
 var regionName = regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-[0-9]{1,2}$`)
 
-func (s Source) name(path string) string { return strings.TrimSuffix(s.Base, "/") + "/" + path }
+// name is what errors call a list, without the password of a URL.
+func (s Source) name(path string) string {
+	base := s.Base
+	switch u, err := url.Parse(base); {
+	case err != nil && strings.Contains(base, "://"):
+		base = "the URL" // which is none, and may hold a password
+	case err == nil && u.User != nil:
+		base = u.Redacted()
+	}
+	return strings.TrimSuffix(base, "/") + "/" + path
+}
 
 func (s Source) offer(ctx context.Context, path, offer, region string, nodes map[string]bool, list *List) error {
 	body, size, err := s.open(ctx, path)
@@ -145,7 +156,7 @@ var wanted = []string{"termtype", "startingrange", "unit", "priceperunit", "curr
 func plain(name string) string { return strings.ToLower(strings.ReplaceAll(name, " ", "")) }
 
 // preamble are the five rows before the header.
-func (p *parser) preamble(rows *csv.Reader) error {
+func (p *parser) preamble(rows *rows.Reader) error {
 	meta := map[string]string{}
 	for i := range 5 {
 		row, err := rows.Read()
@@ -170,7 +181,7 @@ func (p *parser) preamble(rows *csv.Reader) error {
 	return nil
 }
 
-func (p *parser) header(rows *csv.Reader) error {
+func (p *parser) header(rows *rows.Reader) error {
 	header, err := rows.Read()
 	if err != nil {
 		return rowError(6, err)
@@ -188,7 +199,7 @@ func (p *parser) header(rows *csv.Reader) error {
 }
 
 func (p *parser) read(r io.Reader) error {
-	rows := csv.NewReader(r)
+	rows := rows.New(r)
 	rows.FieldsPerRecord = -1
 	rows.ReuseRecord = true
 	if err := p.preamble(rows); err != nil {
@@ -230,6 +241,9 @@ func rowError(line int, err error) error {
 		return fmt.Errorf("line %d: %w", parse.Line, parse.Err)
 	case errors.Is(err, io.EOF):
 		return fmt.Errorf("line %d: the file ends", line)
+	}
+	if errors.Is(err, rows.ErrTooLong) && line > 0 {
+		return fmt.Errorf("line %d: %w", line, err)
 	}
 	return err
 }

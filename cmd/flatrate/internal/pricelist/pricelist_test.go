@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/flatrate/flatrate/cmd/flatrate/internal/rows"
 	"github.com/flatrate/flatrate/cost"
 )
 
@@ -158,6 +159,13 @@ func TestServersThatAreWrong(t *testing.T) {
 			w.Header().Set("Content-Length", fmt.Sprint(len(text)))
 			_, _ = w.Write(text[:len(text)/2])
 		},
+		"a row is too long": func(w http.ResponseWriter, _ *http.Request) {
+			for range 3 * rows.Max >> 16 {
+				if _, err := w.Write(bytes.Repeat([]byte("a"), 1<<16)); err != nil {
+					return
+				}
+			}
+		},
 		"FormatVersion": func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write([]byte("<html>\nsign in\n</html>\n\n\n\na\nb\nc\nd\n"))
 		},
@@ -170,6 +178,10 @@ func TestServersThatAreWrong(t *testing.T) {
 	}
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
+	secret := Source{Base: "https://user:secret@" + strings.TrimPrefix(plain.URL, "http://"), Client: &http.Client{}}
+	if _, err := secret.Read(t.Context(), "us-east-1", nil); err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "user:xxxxx@") {
+		t.Errorf("a URL with a password: %v", err)
+	}
 	if _, err := (Source{Base: plain.URL, Client: plain.Client()}).Read(t.Context(), "us-east-1", nil); err == nil || !strings.Contains(err.Error(), "https") {
 		t.Errorf("plain http: %v", err)
 	}

@@ -24,8 +24,9 @@ var serviceNames = map[string]string{"dynamodb": "DynamoDB", "sqs": "SQS", "api_
 
 // ServiceName is how people write the name of a metered service.
 func ServiceName(name string) string {
-	if n, ok := serviceNames[name]; ok {
-		return n
+	first, rest, _ := strings.Cut(name, " ") // "sqs (2)" is that of another source
+	if n, ok := serviceNames[first]; ok && (rest == "" || rest[0] == '(') {
+		return strings.TrimSpace(n + " " + Printable(rest))
 	}
 	return Printable(name)
 }

@@ -9,6 +9,8 @@ import (
 	"io"
 	"math"
 	"strconv"
+
+	"github.com/flatrate/flatrate/cmd/flatrate/internal/rows"
 )
 
 // Report reads Cost and Usage Reports, as CSV, gzip or Parquet, one file after the other: one report may be several files. Memory does not
@@ -28,7 +30,7 @@ func (c *Report) Read(file string, r io.Reader) error {
 		}
 		in = bufio.NewReaderSize(unzipped, 256<<10)
 	}
-	rows := csv.NewReader(in)
+	rows := rows.New(in)
 	rows.ReuseRecord = true
 	header, err := rows.Read()
 	if errors.Is(err, io.EOF) {

@@ -1,6 +1,7 @@
 package bill
 
 import (
+	"slices"
 	"time"
 
 	"github.com/flatrate/flatrate/cmd/flatrate/internal/yamlfile"
@@ -46,9 +47,9 @@ func ReadFile(file string, data []byte, sizing cost.Sizing) (File, error) {
 	}
 	if v, ok := m.Get("sizing"); ok {
 		if m, ok := v.Keys("headroom", "peak", "above"); ok {
-			r.float(m, "headroom", &f.Sizing.Headroom)
-			r.float(m, "peak", &f.Sizing.Peak)
-			r.int(m, "above", &f.Sizing.Above)
+			r.within(m, "headroom", &f.Sizing.Headroom, 0, 0.9)
+			r.within(m, "peak", &f.Sizing.Peak, 1, 1000)
+			r.intWithin(m, "above", &f.Sizing.Above, 5)
 		}
 	}
 	if err := doc.Err(); err != nil {
@@ -85,6 +86,21 @@ func (reader) float(m yamlfile.Map, key string, to *float64) {
 		if n, ok := v.Float(); ok {
 			*to = n
 		}
+	}
+}
+
+// within reads a number that has a range.
+func (r reader) within(m yamlfile.Map, key string, to *float64, low, high float64) {
+	r.float(m, key, to)
+	if v, ok := m.Get(key); ok && (*to < low || *to > high) {
+		v.Fail("%v is not from %v to %v", *to, low, high)
+	}
+}
+
+func (r reader) intWithin(m yamlfile.Map, key string, to *int, high int) {
+	r.int(m, key, to)
+	if v, ok := m.Get(key); ok && *to > high {
+		v.Fail("%d is over %d", *to, high)
 	}
 }
 
@@ -147,6 +163,9 @@ func (r reader) workload(v yamlfile.Value, f *Found, span time.Duration) {
 	}
 	if w.Name == "" {
 		m.Fail("name is missing")
+	}
+	if w.Name != "" && slices.ContainsFunc(f.Workloads, func(o cost.Workload) bool { return o.Name == w.Name }) {
+		v.Fail("the name %q is there twice", w.Name)
 	}
 	if note, ok := m.Get("note"); ok {
 		w.Note = note.Text()
@@ -271,11 +290,11 @@ func (r reader) flat(v yamlfile.Value) *cost.Flat {
 			*to = v.Text()
 		}
 	}
-	r.int(m, "count", &f.Count)
-	r.int(m, "shards", &f.Shards)
-	r.int(m, "redlock", &f.Redlock)
-	r.float(m, "node_usd_per_hour", &f.NodeUSDPerHour)
-	r.float(m, "cross_az", &f.CrossAZ)
+	r.intWithin(m, "count", &f.Count, 1000)
+	r.intWithin(m, "shards", &f.Shards, 500)
+	r.intWithin(m, "redlock", &f.Redlock, 1000)
+	r.within(m, "node_usd_per_hour", &f.NodeUSDPerHour, 0, 1e6)
+	r.within(m, "cross_az", &f.CrossAZ, 0, 1)
 	r.bool(m, "load_balancer", &f.LoadBalancer)
 	return &f
 }

@@ -81,6 +81,13 @@ func TestUsageFilesThatAreWrong(t *testing.T) {
 		"dynamodb.rru: 3e+16 is over":                        "workloads:\n  - name: a\n    dynamodb: {rru: 1e15}",
 		"not one of strong, eventual, transactional":         "workloads:\n  - name: a\n    dynamodb: {reads: [{consistency: firm}]}",
 		"sqs.standard[0].send_batch: 11 is not":              "workloads:\n  - name: a\n    sqs: {standard: [{send_batch: 11}]}",
+		"f:4:5: the name":                                    "workloads:\n  - name: a\n  - name: b\n  - {name: a}",
+		"f:1:20: 1 is not from 0 to 0.9":                     "sizing: {headroom: 1}\nworkloads: []",
+		"f:1:16: 0.5 is not from 1 to":                       "sizing: {peak: 0.5}\nworkloads: []",
+		"f:1:17: 6 is over 5":                                "sizing: {above: 6}\nworkloads: []",
+		"f:1:27: -3 is not from 0":                           "flat: {node_usd_per_hour: -3}\nworkloads: []",
+		"f:1:18: 7 is not from 0 to 1":                       "flat: {cross_az: 7}\nworkloads: []",
+		"f:1:16: 501 is over 500":                            "flat: {shards: 501}\nworkloads: []",
 		"out of range":                                       "workloads:\n  - name: a\n    memory_bytes: -5",
 	} {
 		_, err := ReadFile("f", []byte(text), cost.Sizing{})
