@@ -29,6 +29,8 @@ var timeless = []test{
 	{"Receipts", receipts},
 	{"Reject", reject},
 	{"Redrive", redrive},
+	{"RedrivePartly", redrivePartly},
+	{"DeadPartly", deadPartly},
 	{"Order", order},
 	{"OrderOfBatches", orderOfBatches},
 	{"GroupBlocks", groupBlocks},
