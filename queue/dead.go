@@ -187,17 +187,27 @@ func (q *Queue) sibling(name string) (*Queue, error) {
 
 // put sends messages that were received from another queue, with their ids; as dead ones, or as new. What was put here before is not
 // put again: a message's time in a queue is known by its id and the mark of its death, or when it was sent there. It returns what
-// became of each, and an error unless all are there.
+// became of each, and an error unless all are there. Only for dead ones the queue is made if there is none.
 func (q *Queue) put(ctx context.Context, from string, ds []*Delivery, dead bool) ([]Sent, error) {
 	if len(ds) == 0 {
 		return nil, nil
 	}
-	if q.deleted.Load() { // it is wanted again
-		if err := q.Open(ctx); err != nil {
+	open, err := q.opened, error(nil)
+	if !dead {
+		open = q.found
+	}
+	if q.deleted.Load() { // it is wanted again, or somebody else has made it anew
+		if !dead {
+			err = q.exists(ctx)
+		}
+		if err == nil {
+			err = q.Open(ctx)
+		}
+		if err != nil {
 			return failed(len(ds), err), err
 		}
 	}
-	s, err := q.opened(ctx)
+	s, err := open(ctx)
 	if err != nil {
 		return failed(len(ds), err), err
 	}

@@ -9,7 +9,7 @@ import (
 
 // RedriveOptions say what goes back, and how fast.
 type RedriveOptions struct {
-	// To is the queue that gets the messages. Empty is the one where each of them failed; those of which that is unknown are left.
+	// To is the queue that gets the messages; it has to be there. Empty is the one where each of them failed; those of which that is unknown are left.
 	To string
 	// PerSecond is how many messages are moved in a second at most. Zero means no limit.
 	PerSecond int
@@ -28,13 +28,16 @@ const redriveHold = time.Minute
 //
 // It ends with an error after the first batch that did not move whole: with [ErrFull] if the other queue had no room. Those of the batch that it
 // took are moved and counted, the rest is given back. If no answer came, it may have taken more than is counted: it does not take
-// these again for a day, but another To would.
+// these again for a day, but another To would. [ErrNoQueue] says that there is no queue to move from, or none to move to: it is not made.
 func (q *Queue) Redrive(ctx context.Context, o RedriveOptions) (moved int, err error) {
 	if o.PerSecond < 0 || o.Max < 0 {
 		return 0, errors.New("queue: redrive: PerSecond and Max are not less than zero")
 	}
 	if o.To == q.cfg.Name {
 		return 0, errors.New("queue: redrive: To is the queue itself")
+	}
+	if err := q.exists(ctx); err != nil { // Receive would make it
+		return 0, err
 	}
 	begin := time.Now()
 	for {
@@ -120,6 +123,9 @@ func (q *Queue) moveTo(ctx context.Context, ds []*Delivery, name string) (n int,
 		return 0, ds, err
 	}
 	sent, err := target.put(ctx, q.cfg.Name, ds, false)
+	if err != nil {
+		err = fmt.Errorf("queue: redrive: to %q: %w", name, err)
+	}
 	var receipts []string
 	var taken []*Delivery
 	for i, d := range ds {

@@ -31,6 +31,7 @@ var timeless = []test{
 	{"Redrive", redrive},
 	{"RedrivePartly", redrivePartly},
 	{"DeadPartly", deadPartly},
+	{"NoQueue", noQueue},
 	{"Order", order},
 	{"OrderOfBatches", orderOfBatches},
 	{"GroupBlocks", groupBlocks},
