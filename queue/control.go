@@ -192,8 +192,12 @@ func (q *Queue) eachBy(ctx context.Context, s *state, call caller, scr *script.S
 	return nil
 }
 
-// Peek returns up to max messages that wait, 1 to 1,000, and leaves them where they are: they have no receipt. One round trip
-// for each partition until there are enough.
+// peekBytes is how much Peek returns, headers included, so that no script keeps a server for long.
+const peekBytes = 4 << 20
+
+// Peek returns up to most messages that wait, 1 to 1,000, and leaves them where they are: they have no receipt. It ends with the message
+// with which they have 4 MiB or more, so that large ones are fewer. The error is [ErrNoQueue] if there is no queue. One round trip for
+// each partition until there are enough.
 func (q *Queue) Peek(ctx context.Context, most int) ([]*Delivery, error) {
 	if most < 1 || most > maxReceive {
 		return nil, fmt.Errorf("queue: peek: %d is not from 1 to %d", most, maxReceive)
@@ -205,12 +209,13 @@ func (q *Queue) Peek(ctx context.Context, most int) ([]*Delivery, error) {
 	ctx, cancel := q.bounded(ctx)
 	defer cancel()
 	var ds []*Delivery
+	left := peekBytes
 	for _, p := range s.parts {
-		if len(ds) == most {
+		if len(ds) == most || left <= 0 {
 			break
 		}
 		reply, err := q.onFound(ctx, s, p, func() ([]valkey.ValkeyMessage, error) {
-			return q.exec(ctx, peek, p.keys, []string{strconv.Itoa(most - len(ds))})
+			return q.exec(ctx, peek, p.keys, []string{strconv.Itoa(most - len(ds)), strconv.Itoa(left)})
 		})
 		if err != nil {
 			return nil, fmt.Errorf("queue: peek: %w", err)
@@ -226,6 +231,7 @@ func (q *Queue) Peek(ctx context.Context, most int) ([]*Delivery, error) {
 				return nil, err
 			}
 			d.Receipt = ""
+			left -= len(blob)
 			ds = append(ds, d)
 		}
 	}

@@ -3,6 +3,7 @@ package queuetest
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/flatrate/flatrate/queue"
 	"github.com/flatrate/flatrate/valkeytest"
@@ -80,4 +81,45 @@ func noQueue(t *testing.T, env valkeytest.Env) {
 	none(New(t, env, queue.Config{Prefix: prefix, Name: "absent"}), queue.ErrDeleted)
 	none(absent, queue.ErrDeleted)
 	names(0)
+}
+
+// peekLarge looks at more than fits in an answer: it ends early, wherever the messages are, and the first one always comes.
+func peekLarge(t *testing.T, env valkeytest.Env) {
+	ctx := t.Context()
+	const size = 1 << 20
+	for what, cfg := range map[string]queue.Config{"ready": {}, "groups": {}, "fifo": {FIFO: true}, "delayed": {}, "in flight": {}, "partitions": {Partitions: 2}} {
+		cfg.MaxBody = 5 * size
+		q := New(t, env, cfg)
+		for i := range 7 {
+			m := queue.Message{Body: make([]byte, size)}
+			switch what {
+			case "groups", "partitions":
+				m.Group = string(rune('a' + i))
+			case "fifo":
+				m.Group = "g"
+			case "delayed":
+				m.Delay = short
+			}
+			send(t, q, m)
+		}
+		switch what {
+		case "delayed":
+			env.Advance(short + time.Millisecond)
+		case "in flight":
+			if ds, err := q.Receive(ctx, queue.ReceiveOptions{Max: 10, Visibility: short}); err != nil || len(ds) != 7 {
+				t.Fatal(len(ds), err)
+			}
+			env.Advance(short + time.Millisecond)
+		}
+		for most, want := range map[int]int{1: 1, 3: 3, 1000: 4} {
+			if ds, err := q.Peek(ctx, most); err != nil || len(ds) != want {
+				t.Errorf("%s: %d messages of %d, want %d: %v", what, len(ds), most, want, err)
+			}
+		}
+	}
+	q := New(t, env, queue.Config{MaxBody: 5 * size})
+	send(t, q, queue.Message{Body: make([]byte, 5*size)})
+	if ds, err := q.Peek(ctx, 10); err != nil || len(ds) != 1 || len(ds[0].Body) != 5*size {
+		t.Errorf("one of 5 MiB: %d, %v", len(ds), err)
+	}
 }

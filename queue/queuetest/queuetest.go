@@ -64,6 +64,7 @@ var timed = []test{
 	{"Stats", stats},
 	{"LongPoll", longPoll},
 	{"ForeignTypes", foreignTypes},
+	{"PeekLarge", peekLarge},
 }
 
 // Run runs the suite against env.
