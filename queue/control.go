@@ -28,32 +28,43 @@ var (
 )
 
 // Pause stops deliveries: nobody receives until [Queue.Resume]. Sends go on, and what is in flight can be acknowledged. A round
-// trip for each partition, as with Resume.
+// trip for each partition, as with Resume. None of the calls from here to Peek makes a queue: they return [ErrNoQueue] if there is none, or
+// [ErrDeleted] if it was deleted within a minute.
 func (q *Queue) Pause(ctx context.Context) error { return q.control(ctx, "pause") }
 
 // Resume lets deliveries go on, and wakes who waits.
 func (q *Queue) Resume(ctx context.Context) error { return q.control(ctx, "resume") }
 
 // Purge deletes all messages, those in flight too. What is sent meanwhile may be deleted or not. Deduplication ids are
-// remembered on. A round trip for each partition and each 1,000 groups.
+// remembered on. [ErrNoQueue] if there is no queue. A round trip for each partition and each 1,000 groups.
 func (q *Queue) Purge(ctx context.Context) error { return q.control(ctx, "purge") }
 
-// Delete deletes the queue with all that is in it. For a minute, all who use it get [ErrDeleted]; processes that have, until
-// they call [Queue.Open]. Round trips as of Purge, and one more.
+// Delete deletes the queue with all that is in it. Processes that have it open get [ErrDeleted] from then on, until they call
+// [Queue.Open]; those that make no call for longer than a minute don't learn of it, and those that start later don't either: their first
+// send or receive makes the queue anew, with the settings of their Config. So stop who sends first. The error is [ErrNoQueue] if there is
+// none. Round trips as of Purge, and one more.
 func (q *Queue) Delete(ctx context.Context) error {
-	if err := q.control(ctx, "delete"); err != nil && !errors.Is(err, ErrDeleted) {
+	err := q.control(ctx, "delete")
+	missing := errors.Is(err, ErrNoQueue)
+	switch {
+	case missing: // its name may be there yet, if the server has lost the rest
+	case err != nil && !errors.Is(err, ErrDeleted):
 		return err
+	default:
+		q.deleted.Store(true)
+		q.state.Store(nil)
 	}
-	q.deleted.Store(true)
-	q.state.Store(nil)
 	if err := q.client.Do(ctx, q.client.B().Hdel().Key(q.keys.names()).Field(q.cfg.Name).Build()).Error(); err != nil {
 		return fmt.Errorf("queue: delete: %w", err)
+	}
+	if missing {
+		return ErrNoQueue
 	}
 	return nil
 }
 
 func (q *Queue) control(ctx context.Context, what string) error {
-	s, err := q.opened(ctx)
+	s, err := q.found(ctx)
 	if err != nil {
 		return err
 	}
@@ -61,11 +72,11 @@ func (q *Queue) control(ctx context.Context, what string) error {
 	for _, p := range slices.Backward(s.parts) {
 		for more := true; more; {
 			call, cancel := q.bounded(ctx)
-			reply, err := q.onPartition(call, s, p, func() ([]valkey.ValkeyMessage, error) {
+			reply, err := q.onFound(call, s, p, func() ([]valkey.ValkeyMessage, error) {
 				return q.exec(call, control, p.keys, []string{what})
 			})
 			cancel()
-			if err != nil && errors.Is(err, ErrDeleted) {
+			if errors.Is(err, ErrDeleted) || errors.Is(err, ErrNoQueue) {
 				return err
 			}
 			if err != nil {
@@ -110,14 +121,15 @@ type Stats struct {
 	DeadLetters string `json:"dead_letters,omitempty"`
 }
 
-// Stats counts. One round trip to each node; for the server it costs the logarithm of the messages in flight.
+// Stats counts. The error is [ErrNoQueue] if there is no queue. One round trip to each node; for the server it costs the logarithm of the
+// messages in flight.
 func (q *Queue) Stats(ctx context.Context) (Stats, error) {
-	s, err := q.opened(ctx)
+	s, err := q.found(ctx)
 	if err != nil {
 		return Stats{}, err
 	}
 	sum := Stats{Partitions: len(s.parts), FIFO: s.fifo, DeadLetters: s.dlq}
-	err = q.each(ctx, s, stats, nil, func(_ *partition, reply []valkey.ValkeyMessage) error {
+	err = q.eachBy(ctx, s, q.onFound, stats, nil, func(_ *partition, reply []valkey.ValkeyMessage) error {
 		var n [11]int64
 		for i := range n {
 			var err error
@@ -146,6 +158,13 @@ func (q *Queue) Stats(ctx context.Context) (Stats, error) {
 
 // each runs a script on all partitions, in one round trip to each node.
 func (q *Queue) each(ctx context.Context, s *state, scr *script.Script, args []string, do func(*partition, []valkey.ValkeyMessage) error) error {
+	return q.eachBy(ctx, s, q.onPartition, scr, args, do)
+}
+
+// caller is [Queue.onPartition] or [Queue.onFound].
+type caller func(context.Context, *state, *partition, func() ([]valkey.ValkeyMessage, error)) ([]valkey.ValkeyMessage, error)
+
+func (q *Queue) eachBy(ctx context.Context, s *state, call caller, scr *script.Script, args []string, do func(*partition, []valkey.ValkeyMessage) error) error {
 	ctx, cancel := q.bounded(ctx)
 	defer cancel()
 	calls := make([]script.Call, len(s.parts))
@@ -154,7 +173,7 @@ func (q *Queue) each(ctx context.Context, s *state, scr *script.Script, args []s
 	}
 	for i, result := range script.Multi(ctx, q.client, calls...) {
 		p, first := s.parts[i], true
-		reply, err := q.onPartition(ctx, s, p, func() ([]valkey.ValkeyMessage, error) {
+		reply, err := call(ctx, s, p, func() ([]valkey.ValkeyMessage, error) {
 			if first {
 				first = false
 				if reply, err := result.ToArray(); !isTryAgain(err) {
@@ -173,25 +192,30 @@ func (q *Queue) each(ctx context.Context, s *state, scr *script.Script, args []s
 	return nil
 }
 
-// Peek returns up to max messages that wait, 1 to 1,000, and leaves them where they are: they have no receipt. One round trip
-// for each partition until there are enough.
+// peekBytes is how much Peek returns, headers included, so that no script keeps a server for long.
+const peekBytes = 4 << 20
+
+// Peek returns up to most messages that wait, 1 to 1,000, and leaves them where they are: they have no receipt. It ends with the message
+// with which they have 4 MiB or more, so that large ones are fewer. The error is [ErrNoQueue] if there is no queue. One round trip for
+// each partition until there are enough.
 func (q *Queue) Peek(ctx context.Context, most int) ([]*Delivery, error) {
 	if most < 1 || most > maxReceive {
 		return nil, fmt.Errorf("queue: peek: %d is not from 1 to %d", most, maxReceive)
 	}
-	s, err := q.opened(ctx)
+	s, err := q.found(ctx)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := q.bounded(ctx)
 	defer cancel()
 	var ds []*Delivery
+	left := peekBytes
 	for _, p := range s.parts {
-		if len(ds) == most {
+		if len(ds) == most || left <= 0 {
 			break
 		}
-		reply, err := q.onPartition(ctx, s, p, func() ([]valkey.ValkeyMessage, error) {
-			return q.exec(ctx, peek, p.keys, []string{strconv.Itoa(most - len(ds))})
+		reply, err := q.onFound(ctx, s, p, func() ([]valkey.ValkeyMessage, error) {
+			return q.exec(ctx, peek, p.keys, []string{strconv.Itoa(most - len(ds)), strconv.Itoa(left)})
 		})
 		if err != nil {
 			return nil, fmt.Errorf("queue: peek: %w", err)
@@ -207,6 +231,7 @@ func (q *Queue) Peek(ctx context.Context, most int) ([]*Delivery, error) {
 				return nil, err
 			}
 			d.Receipt = ""
+			left -= len(blob)
 			ds = append(ds, d)
 		}
 	}

@@ -123,16 +123,16 @@ func (m *mover) bury(ctx context.Context, known *state, p *partition, target *Qu
 		return 0, err
 	}
 	var ds []*Delivery
-	var members []string
+	var members, done []string // members of ds; what leaves the queue
 	for at := 1; at+2 < len(reply); at += 3 {
 		member, err := reply[at].ToString()
 		if err != nil {
 			return 0, err
 		}
-		members = append(members, member)
 		blob, err := reply[at+1].ToString()
-		if err != nil {
-			continue // somebody has deleted it by hand
+		if err != nil { // somebody has deleted it by hand
+			done = append(done, member)
+			continue
 		}
 		d, err := parse(p.index, member, blob)
 		if err != nil {
@@ -144,23 +144,29 @@ func (m *mover) bury(ctx context.Context, known *state, p *partition, target *Qu
 			reason = fmt.Sprintf("received %d times, and never acknowledged", d.Receives)
 		}
 		d.Dead = &Dead{Queue: q.cfg.Name, Reason: reason, Receives: d.Receives, Sent: d.Sent, mark: strings.Split(member, ":")[4]}
-		ds = append(ds, d)
+		ds, members = append(ds, d), append(members, member)
 	}
-	if len(members) == 0 {
-		return 0, nil
-	}
-	if err := target.put(ctx, q.cfg.Name, ds, true); err != nil {
-		return 0, err
-	}
-	if _, err := call(buried, members); err != nil {
-		return 0, err
-	}
-	if hook := q.cfg.Hooks.Buried; hook != nil {
-		for _, d := range ds {
-			hook(d.ID, d.Dead.Reason)
+	// What the other queue has leaves this one, also if it had no room for the rest.
+	sent, failed := target.put(ctx, q.cfg.Name, ds, true)
+	for i, member := range members {
+		if sent[i].Err == nil {
+			done = append(done, member)
 		}
 	}
-	return len(members), nil
+	if len(done) == 0 {
+		return 0, failed
+	}
+	if _, err := call(buried, done); err != nil {
+		return 0, errors.Join(failed, err)
+	}
+	if hook := q.cfg.Hooks.Buried; hook != nil {
+		for i, d := range ds {
+			if sent[i].Err == nil {
+				hook(d.ID, d.Dead.Reason)
+			}
+		}
+	}
+	return len(done), failed
 }
 
 // sibling returns another queue of the same server, as it is.
@@ -180,16 +186,30 @@ func (q *Queue) sibling(name string) (*Queue, error) {
 }
 
 // put sends messages that were received from another queue, with their ids; as dead ones, or as new. What was put here before is not
-// put again: a message's time in a queue is known by its id and the mark of its death, or when it was sent there.
-func (q *Queue) put(ctx context.Context, from string, ds []*Delivery, dead bool) error {
-	if q.deleted.Load() { // it is wanted again
-		if err := q.Open(ctx); err != nil {
-			return err
+// put again: a message's time in a queue is known by its id and the mark of its death, or when it was sent there. It returns what
+// became of each, and an error unless all are there. Only for dead ones the queue is made if there is none.
+func (q *Queue) put(ctx context.Context, from string, ds []*Delivery, dead bool) ([]Sent, error) {
+	if len(ds) == 0 {
+		return nil, nil
+	}
+	open, err := q.opened, error(nil)
+	if !dead {
+		open = q.found
+	}
+	if q.deleted.Load() { // it is wanted again, or somebody else has made it anew
+		if !dead {
+			err = q.exists(ctx)
+		}
+		if err == nil {
+			err = q.Open(ctx)
+		}
+		if err != nil {
+			return failed(len(ds), err), err
 		}
 	}
-	s, err := q.opened(ctx)
+	s, err := open(ctx)
 	if err != nil {
-		return err
+		return failed(len(ds), err), err
 	}
 	items := make([]*sending, len(ds))
 	parts := make(map[*partition][]*sending, 1)
@@ -218,8 +238,7 @@ func (q *Queue) put(ctx context.Context, from string, ds []*Delivery, dead bool)
 		p := s.partOf(where)
 		parts[p] = append(parts[p], it)
 	}
-	_, err = q.deliver(ctx, items, parts)
-	return err
+	return q.deliver(ctx, items, parts)
 }
 
 func isTryAgain(err error) bool {

@@ -23,8 +23,9 @@ var (
 )
 
 // Open makes the queue if it is not there, writes the settings that the Config has, and checks that the server keeps what it is
-// given: it refuses one that evicts keys as it likes (an allkeys-* policy). Every other call does so once by itself; after the
-// queue was deleted only Open makes it anew. Two round trips and one for each partition.
+// given: it refuses one that evicts keys as it likes (an allkeys-* policy). Every other call does so once by itself, but those that
+// return [ErrNoQueue] make none. A process that had the queue open when it was deleted gets it again only by Open; one that is new makes
+// it by its first send or receive. Two round trips and one for each partition.
 func (q *Queue) Open(ctx context.Context) error {
 	if err := q.turn(ctx); err != nil {
 		return err
@@ -52,6 +53,52 @@ func (q *Queue) opened(ctx context.Context) (*state, error) {
 		return nil, err
 	}
 	return q.state.Load(), nil
+}
+
+// found is opened for calls that make no queue: the error is ErrNoQueue if there is none.
+func (q *Queue) found(ctx context.Context) (*state, error) {
+	if s := q.state.Load(); s != nil {
+		return s, nil
+	}
+	if err := q.turn(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { <-q.opening }()
+	if s := q.state.Load(); s != nil {
+		return s, nil
+	}
+	if q.deleted.Load() {
+		return nil, ErrDeleted
+	}
+	if err := q.exists(ctx); err != nil {
+		return nil, err
+	}
+	if err := q.open(ctx, false); err != nil {
+		return nil, err
+	}
+	return q.state.Load(), nil
+}
+
+// exists returns ErrNoQueue if there is no queue, or ErrDeleted if there was one a minute ago.
+func (q *Queue) exists(ctx context.Context) error {
+	ctx, cancel := q.bounded(ctx)
+	defer cancel()
+	keys, c := q.keys.of(q.cfg.Name, 0), q.client
+	there, err := c.Do(ctx, c.B().Hexists().Key(keys[0]).Field("fifo").Build()).AsBool()
+	if err != nil {
+		return fmt.Errorf("queue: open: %w", err)
+	}
+	if there {
+		return nil
+	}
+	gone, err := c.Do(ctx, c.B().Exists().Key(keys[1]).Build()).AsBool()
+	switch {
+	case err != nil:
+		return fmt.Errorf("queue: open: %w", err)
+	case gone:
+		return ErrDeleted
+	}
+	return ErrNoQueue
 }
 
 // lost opens a queue again that the server did not find in the state was: it has lost its data, or the queue was deleted.
@@ -293,6 +340,20 @@ func number(reply []valkey.ValkeyMessage, at int) (int64, error) {
 // onPartition runs a script on a partition. If the server has lost the queue, it is made anew, once; do is then called
 // again, since the new state has other partitions.
 func (q *Queue) onPartition(ctx context.Context, s *state, p *partition, run func() ([]valkey.ValkeyMessage, error)) ([]valkey.ValkeyMessage, error) {
+	return q.orAnew(ctx, s, p, q.remake, run)
+}
+
+// onFound is onPartition for calls that make no queue: they only make partitions anew that are lost while the first one is there.
+func (q *Queue) onFound(ctx context.Context, s *state, p *partition, run func() ([]valkey.ValkeyMessage, error)) ([]valkey.ValkeyMessage, error) {
+	return q.orAnew(ctx, s, p, func(ctx context.Context, was *state) error {
+		if err := q.exists(ctx); err != nil {
+			return err
+		}
+		return q.remake(ctx, was)
+	}, run)
+}
+
+func (q *Queue) orAnew(ctx context.Context, s *state, p *partition, remake func(context.Context, *state) error, run func() ([]valkey.ValkeyMessage, error)) ([]valkey.ValkeyMessage, error) {
 	for again := false; ; again = true {
 		reply, err := run()
 		if err != nil {
@@ -304,7 +365,7 @@ func (q *Queue) onPartition(ctx context.Context, s *state, p *partition, run fun
 			q.state.CompareAndSwap(s, nil)
 			return nil, err
 		case errors.Is(err, errLost) && !again:
-			if err := q.remake(ctx, s); err != nil {
+			if err := remake(ctx, s); err != nil {
 				return nil, err
 			}
 		case err != nil:

@@ -60,6 +60,9 @@ var (
 	ErrFull = errors.New("queue: the queue is full")
 	// ErrDeleted is returned after the queue was deleted. [Queue.Open] makes it anew.
 	ErrDeleted = errors.New("queue: the queue was deleted")
+	// ErrNoQueue is returned by calls that make no queue, for a name of which there is none: those that look at one, delete what
+	// is in it, pause it or move what is in it.
+	ErrNoQueue = errors.New("queue: there is no queue of that name")
 	// ErrNoDeadLetters is returned by a rejection where Config.DeadLetters is not set.
 	ErrNoDeadLetters = errors.New("queue: it has no dead-letter queue")
 )

@@ -9,7 +9,7 @@ import (
 
 // RedriveOptions say what goes back, and how fast.
 type RedriveOptions struct {
-	// To is the queue that gets the messages. Empty is the one where each of them failed; those of which that is unknown are left.
+	// To is the queue that gets the messages; it has to be there. Empty is the one where each of them failed; those of which that is unknown are left.
 	To string
 	// PerSecond is how many messages are moved in a second at most. Zero means no limit.
 	PerSecond int
@@ -25,12 +25,19 @@ const redriveHold = time.Minute
 // Redrive moves messages of this queue, a dead-letter queue as a rule, back to where they failed, or to another one. It
 // returns how many were moved when the queue is empty, or at the end of ctx, which cancels it between two batches: nothing
 // is lost or doubled, also if this process dies. Messages keep their ids; they are sent anew and have not been received yet.
+//
+// It ends with an error after the first batch that did not move whole: with [ErrFull] if the other queue had no room. Those of the batch that it
+// took are moved and counted, the rest is given back. If no answer came, it may have taken more than is counted: it does not take
+// these again for a day, but another To would. [ErrNoQueue] says that there is no queue to move from, or none to move to: it is not made.
 func (q *Queue) Redrive(ctx context.Context, o RedriveOptions) (moved int, err error) {
 	if o.PerSecond < 0 || o.Max < 0 {
 		return 0, errors.New("queue: redrive: PerSecond and Max are not less than zero")
 	}
 	if o.To == q.cfg.Name {
 		return 0, errors.New("queue: redrive: To is the queue itself")
+	}
+	if err := q.exists(ctx); err != nil { // Receive would make it
+		return 0, err
 	}
 	begin := time.Now()
 	for {
@@ -93,12 +100,10 @@ func (q *Queue) moveBack(ctx context.Context, ds []*Delivery, to string) (n int,
 			err = errors.Join(err, fmt.Errorf("queue: redrive: of %d messages it is not known where they failed; use To", len(batch)))
 			continue
 		}
-		moved, failed := q.moveTo(ctx, batch, name)
+		moved, stay, failed := q.moveTo(ctx, batch, name)
 		n += moved
-		if failed != nil {
-			left = append(left, batch...)
-			err = errors.Join(err, failed)
-		}
+		left = append(left, stay...)
+		err = errors.Join(err, failed)
 	}
 	if len(left) > 0 {
 		receipts := make([]string, len(left))
@@ -110,22 +115,41 @@ func (q *Queue) moveBack(ctx context.Context, ds []*Delivery, to string) (n int,
 	return n, err
 }
 
-func (q *Queue) moveTo(ctx context.Context, ds []*Delivery, name string) (n int, err error) {
+// moveTo acknowledges and counts what the target has taken, and returns what is still here. Of that the target may have some too, if no
+// answer came: it does not take them again.
+func (q *Queue) moveTo(ctx context.Context, ds []*Delivery, name string) (n int, stay []*Delivery, err error) {
 	target, err := q.sibling(name)
 	if err != nil {
-		return 0, err
+		return 0, ds, err
 	}
-	receipts := make([]string, len(ds))
+	sent, err := target.put(ctx, q.cfg.Name, ds, false)
+	if err != nil {
+		err = fmt.Errorf("queue: redrive: to %q: %w", name, err)
+	}
+	var receipts []string
+	var taken []*Delivery
 	for i, d := range ds {
-		receipts[i] = d.Receipt
+		if sent[i].Err != nil {
+			stay = append(stay, d)
+			continue
+		}
+		receipts, taken = append(receipts, d.Receipt), append(taken, d)
 	}
-	if err := target.put(ctx, q.cfg.Name, ds, false); err != nil {
-		return 0, err
+	if len(taken) == 0 {
+		return 0, stay, err
 	}
-	for _, err := range q.AckBatch(ctx, receipts) {
-		if err != nil && !errors.Is(err, ErrNotHeld) {
-			return 0, err
+	errs := q.AckBatch(ctx, receipts)
+	if errs == nil {
+		return len(taken), stay, err
+	}
+	var failed error
+	for i, d := range taken {
+		switch {
+		case errs[i] == nil:
+			n++
+		case !errors.Is(errs[i], ErrNotHeld): // else it is somebody else's to count
+			stay, failed = append(stay, d), errs[i]
 		}
 	}
-	return len(ds), nil
+	return n, stay, errors.Join(err, failed)
 }

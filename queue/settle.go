@@ -143,8 +143,8 @@ func (q *Queue) settle(ctx context.Context, what, why string, receipts []string)
 func (s *state) receipt(receipt string) (p *partition, member string, ok bool) {
 	index, member, found := strings.Cut(receipt, ":")
 	i, err := strconv.ParseUint(index, 10, 16)
-	if !found || err != nil || i >= uint64(len(s.parts)) || len(receipt) > maxReceipt || strings.Count(member, ":") < 5 ||
-		strings.ContainsAny(member, " \n") {
+	if !found || err != nil || i >= uint64(len(s.parts)) || strconv.FormatUint(i, 10) != index || len(receipt) > maxReceipt ||
+		strings.Count(member, ":") < 5 || strings.ContainsAny(member, " \n") {
 		return nil, "", false
 	}
 	return s.parts[i], member, true

@@ -46,7 +46,7 @@ type queueServer struct {
 	names  []string
 }
 
-// connect also says which queues there are: no command but send makes one.
+// connect also says which queues there are, for the name that an error suggests, and since send would make one.
 func (c *queueCmd) connect(ctx context.Context, g globals) (*queueServer, error) {
 	if g.Valkey == "" {
 		return nil, usagef("queue needs --valkey URL")
@@ -152,8 +152,8 @@ func (queueLsCmd) Run(ctx context.Context, g globals, c *queueCmd, io stdio) err
 				all[i].Queue = name
 				all[i].Stats, err = q.Stats(ctx)
 			}
-			if errors.Is(err, queue.ErrDeleted) {
-				all[i].Queue = "" // a moment ago
+			if errors.Is(err, queue.ErrDeleted) || errors.Is(err, queue.ErrNoQueue) {
+				all[i].Queue = "" // deleted a moment ago, or the server has lost it
 			} else if err != nil {
 				errs[i] = fmt.Errorf("%s: %w", name, err)
 			}

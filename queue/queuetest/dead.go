@@ -158,6 +158,9 @@ func redrive(t *testing.T, env valkeytest.Env) {
 		t.Fatalf("moved %d, %v", moved, err)
 	}
 	other := New(t, env, queue.Config{Prefix: prefixOf(q), Name: "other"})
+	if err := other.Open(ctx); err != nil {
+		t.Fatal(err)
+	}
 	if moved, err := dead.Redrive(ctx, queue.RedriveOptions{To: "other"}); err != nil || moved != n-2 {
 		t.Fatalf("moved %d, %v", moved, err)
 	}

@@ -29,6 +29,9 @@ var timeless = []test{
 	{"Receipts", receipts},
 	{"Reject", reject},
 	{"Redrive", redrive},
+	{"RedrivePartly", redrivePartly},
+	{"DeadPartly", deadPartly},
+	{"NoQueue", noQueue},
 	{"Order", order},
 	{"OrderOfBatches", orderOfBatches},
 	{"GroupBlocks", groupBlocks},
@@ -61,6 +64,7 @@ var timed = []test{
 	{"Stats", stats},
 	{"LongPoll", longPoll},
 	{"ForeignTypes", foreignTypes},
+	{"PeekLarge", peekLarge},
 }
 
 // Run runs the suite against env.
@@ -415,7 +419,7 @@ func receipts(t *testing.T, env valkeytest.Env) {
 	d := receive(t, q, hour, "a")[0]
 	id := d.ID
 	for _, forged := range []string{
-		"", "0", ":", "0:", "0:" + id, "1" + d.Receipt, "9999999999999999999:" + id, "-1:" + id, d.Receipt + "x", " " + d.Receipt,
+		"", "0", ":", "0:", "0:" + id, "1" + d.Receipt, "9999999999999999999:" + id, "-1:" + id, d.Receipt + "x", " " + d.Receipt, "0" + d.Receipt, "00" + d.Receipt,
 		strings.Replace(d.Receipt, ":1:", ":2:", 1), strings.Repeat(d.Receipt, 100), "0:a:b:c:d:e:f", "0::::::", "0:" + id + ":1:1:1:u:g\n",
 		"\x00", "0:a:1:1:18446744073709551616:-:",
 	} {
