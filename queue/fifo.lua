@@ -28,7 +28,7 @@ local want, hidden, nonce, attempt, paused = 0, tonumber(ARGV[2]), ARGV[3], ARGV
 local recv, keep, flightMax, _, rate, per, grate, gper, delay = match(m[1], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
 recv, keep, flightMax, delay = tonumber(recv), tonumber(keep), tonumber(flightMax), tonumber(delay)
 rate, per, grate, gper = tonumber(rate), tonumber(per), tonumber(grate), tonumber(gper)
-local n, size, tat = tonumber(m[2]) or 0, tonumber(m[3]) or 0, rate > 0 and tonumber(call('HGET', KEYS[1], 'tat')) or 0
+local n, size, tat = math.max(0, tonumber(m[2]) or 0), math.max(0, tonumber(m[3]) or 0), rate > 0 and tonumber(call('HGET', KEYS[1], 'tat')) or 0
 local until_ = tostring(now + hidden)
 local new, plain, unique_ = ':1:' .. now .. ':', ':-' .. nonce .. ':', ':u' .. nonce .. ':'
 local flight, msg, groups, locked, held, heads = base .. 'flight', base .. 'msg', base .. 'groups', base .. 'locked', base .. 'held', base .. 'heads'
@@ -48,7 +48,7 @@ end
 
 local function answer()
   local dead = call('ZCARD', base .. 'dead')
-  local waiting = paused and 0 or n - call('ZCARD', flight) - dead
+  local waiting = paused and 0 or math.max(0, n - call('ZCARD', flight) - dead)
   return {waiting, soon < 0 and -1 or math.max(0, math.ceil(soon - now)), dead, table.concat(shares, ' '), unpack(out)}
 end
 
@@ -299,8 +299,12 @@ for _ = 1, attempt ~= '' and 2 or 0 do
     call('HDEL', base .. 'tries', old)
   end
 end
+-- Counts that somebody's hand in the keys has put wrong begin anew when nothing is left.
+if got == 0 and n ~= 0 and call('HLEN', msg) == 0 and call('EXISTS', heads) == 0 then
+  n, size = 0, 0
+end
 if n ~= n0 then
-  call('HSET', KEYS[1], 'n', n, 'size', size)
+  call('HSET', KEYS[1], 'n', math.max(0, n), 'size', math.max(0, size))
 end
 if expired > 0 then
   call('HINCRBY', KEYS[1], 'expired', expired)

@@ -27,7 +27,7 @@ local want, hidden, nonce, paused = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3
 local recv, keep, flightMax, groupMax, rate, per, grate, gper = match(m[1], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) ')
 recv, keep, flightMax, groupMax = tonumber(recv), tonumber(keep), tonumber(flightMax), tonumber(groupMax)
 rate, per, grate, gper = tonumber(rate), tonumber(per), tonumber(grate), tonumber(gper)
-local n, size, tat = tonumber(m[2]) or 0, tonumber(m[3]) or 0, rate > 0 and tonumber(call('HGET', KEYS[1], 'tat')) or 0
+local n, size, tat = math.max(0, tonumber(m[2]) or 0), math.max(0, tonumber(m[3]) or 0), rate > 0 and tonumber(call('HGET', KEYS[1], 'tat')) or 0
 local stops = groupMax > 0 or grate > 0
 local until_ = tostring(now + hidden)
 local new, plain, unique_ = ':1:' .. now .. ':', ':-' .. nonce .. ':', ':u' .. nonce .. ':'
@@ -258,8 +258,12 @@ if got > 0 then
     call('HSET', KEYS[1], 'tat', string.format('%.3f', math.max(tat, now) + got * per / rate))
   end
 end
+-- Counts that somebody's hand in the keys has put wrong begin anew when nothing is left.
+if got == 0 and n ~= 0 and call('HLEN', msg) == 0 and call('EXISTS', base .. 'ready', base .. 'heads') == 0 then
+  n, size = 0, 0
+end
 if n ~= n0 then
-  call('HSET', KEYS[1], 'n', n, 'size', size)
+  call('HSET', KEYS[1], 'n', math.max(0, n), 'size', math.max(0, size))
 end
 if expired > 0 then
   call('HINCRBY', KEYS[1], 'expired', expired)
@@ -284,4 +288,4 @@ if got < want or want == 0 then
   dead = call('ZCARD', base .. 'dead')
   waiting = n - call('ZCARD', flight) - call('ZCARD', base .. 'delay') - dead
 end
-return {paused and 0 or waiting, soon < 0 and -1 or math.max(0, math.ceil(soon - now)), dead, unpack(out)}
+return {paused and 0 or math.max(0, waiting), soon < 0 and -1 or math.max(0, math.ceil(soon - now)), dead, unpack(out)}

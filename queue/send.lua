@@ -25,7 +25,7 @@ if not now then
 end
 local fifo, max, maxbytes, keep, delay = match(m[1], '^(%d) (%d+) (%d+) (%d+) (%d+)$')
 fifo, max, maxbytes, keep, delay = fifo == '1', tonumber(max), tonumber(maxbytes), tonumber(keep), tonumber(delay)
-local n, size, seq = tonumber(m[2]) or 0, tonumber(m[3]) or 0, tonumber(m[5]) or 0
+local n, size, seq = math.max(0, tonumber(m[2]) or 0), math.max(0, tonumber(m[3]) or 0), tonumber(m[5]) or 0
 local changed = {}
 
 -- What nobody receives is dropped at its end of life too, a little at a time: the first of each list is the oldest.
@@ -182,6 +182,7 @@ for _ = 1, 2 * #records do
     call('HDEL', base .. 'dedup', dedup)
   end
 end
+n, size = math.max(0, n), math.max(0, size)
 call('HSET', KEYS[1], 'n', n, 'size', size, 'seq', seq, 'sent', (tonumber(m[6]) or 0) + sent, unpack(changed))
 while woken > 0 do
   local who = call('ZPOPMIN', base .. 'wait')

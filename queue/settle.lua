@@ -99,7 +99,7 @@ end
 if acked > 0 then
   call('HDEL', msg, unpack(ids))
   call('HDEL', base .. 'why', unpack(ids))
-  call('HSET', KEYS[1], 'n', n, 'size', size, 'acked', (tonumber(m[4]) or 0) + acked)
+  call('HSET', KEYS[1], 'n', math.max(0, n), 'size', math.max(0, size), 'acked', (tonumber(m[4]) or 0) + acked)
 end
 
 -- Groups of which nothing is in flight any more go on.

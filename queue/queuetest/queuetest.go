@@ -44,6 +44,7 @@ var timeless = []test{
 	{"Partitions", partitions},
 	{"Crowd", crowd},
 	{"Model", model},
+	{"Drift", drift},
 }
 
 var timed = []test{
