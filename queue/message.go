@@ -43,7 +43,7 @@ type Message struct {
 	// acknowledged, has gone to the dead letters, or UniqueFor has passed. At most 128 bytes. A FIFO queue
 	// of several partitions sees to it within each of them.
 	Unique string
-	// UniqueFor ends that early. Zero means never.
+	// UniqueFor ends that early: after up to 366 days. Zero means never.
 	UniqueFor time.Duration
 }
 
@@ -129,6 +129,8 @@ func (m *Message) check(cfg *Config, fifo bool) error {
 		return errors.New("queue: Message.Delay: a FIFO queue has only Config.Delay")
 	case m.Delay < 0 || m.Delay > maxDuration:
 		return fmt.Errorf("queue: Message.Delay is %v, not from 0 to %v", m.Delay, maxDuration)
+	case m.UniqueFor > maxDuration:
+		return fmt.Errorf("queue: Message.UniqueFor is %v, not from 0 to %v", m.UniqueFor, maxDuration)
 	case m.UniqueFor < 0 || m.UniqueFor > 0 && m.Unique == "":
 		return fmt.Errorf("queue: Message.UniqueFor is %v, with Unique %q", m.UniqueFor, m.Unique)
 	}

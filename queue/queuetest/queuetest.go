@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +63,7 @@ var timed = []test{
 	{"Stats", stats},
 	{"LongPoll", longPoll},
 	{"ForeignTypes", foreignTypes},
+	{"ForeignSend", foreignSend},
 }
 
 // Run runs the suite against env.
@@ -219,6 +221,8 @@ func refused(t *testing.T, env valkeytest.Env) {
 		"a negative delay":            {Delay: -1},
 		"a delay of years":            {Delay: 400 * 24 * time.Hour},
 		"UniqueFor without Unique":    {UniqueFor: time.Second},
+		"UniqueFor of years":          {Unique: "u", UniqueFor: 400 * 24 * time.Hour},
+		"UniqueFor without end":       {Unique: "u", UniqueFor: math.MaxInt64},
 	} {
 		if sent, err := q.Send(t.Context(), m); err == nil || sent.ID != "" {
 			t.Errorf("%s was sent: %+v, %v", what, sent, err)
