@@ -36,6 +36,25 @@ for i = 1, count do
   asked[i] = ARGV[step == 1 and i + 1 or i * 3]
 end
 local scores = call('ZMSCORE', flight, unpack(asked))
+
+-- Keys of another type are met before anything is written.
+call('HLEN', msg)
+if step == 3 then
+  call('ZCARD', base .. 'dead')
+  call('HLEN', base .. 'why')
+  call('HLEN', base .. 'unique')
+end
+for i, member in ipairs(asked) do
+  if scores[i] and (string.byte(member, -1) ~= 58 or string.byte(member, -11) ~= 58) then -- it has a group
+    call('HLEN', held)
+    if call('ZCARD', locked) > 0 then
+      call('ZCARD', base .. 'heads')
+      call('LLEN', base .. 'groups')
+    end
+    break
+  end
+end
+
 local result, left, done, ids, unique, touched, freed = {}, {}, {}, {}, {}, {}, {}
 local acked, died, woken = 0, 0, 0
 
@@ -84,22 +103,26 @@ for i, member in ipairs(asked) do
   end
 end
 
+local keys = {}
 if #unique > 0 then
   for i, blob in ipairs(call('HMGET', msg, unpack(unique))) do
     local key = blob and match(blob, '^%d+ %d+ %S+ %d+ %S* (%S*)\n')
     if key and match(call('HGET', base .. 'unique', key) or '', '^%S+') == unique[i] then
-      call('HDEL', base .. 'unique', key)
+      keys[#keys + 1] = key
     end
   end
+end
+if acked > 0 then
+  call('HDEL', base .. 'why', unpack(ids))
+  call('HDEL', msg, unpack(ids))
+  call('HSET', KEYS[1], 'n', math.max(0, n), 'size', math.max(0, size), 'acked', (tonumber(m[4]) or 0) + acked)
+end
+if #keys > 0 then
+  call('HDEL', base .. 'unique', unpack(keys))
 end
 if #done > 0 then
   call('ZREM', flight, unpack(done))
   woken = woken + (flightMax ~= '0' and #done or 0)
-end
-if acked > 0 then
-  call('HDEL', msg, unpack(ids))
-  call('HDEL', base .. 'why', unpack(ids))
-  call('HSET', KEYS[1], 'n', math.max(0, n), 'size', math.max(0, size), 'acked', (tonumber(m[4]) or 0) + acked)
 end
 
 -- Groups of which nothing is in flight any more go on.
@@ -161,7 +184,7 @@ else
   ready(free)
 end
 while woken > 0 do
-  local who = call('ZPOPMIN', base .. 'wait')
+  local who = redis.pcall('ZPOPMIN', base .. 'wait')
   if not who[1] then
     break
   end
@@ -172,4 +195,5 @@ while woken > 0 do
     woken = woken - 1
   end
 end
-return {call('ZCARD', base .. 'dead'), unpack(result)}
+local dead = redis.pcall('ZCARD', base .. 'dead')
+return {type(dead) == 'number' and dead or 0, unpack(result)}

@@ -64,6 +64,7 @@ var timed = []test{
 	{"LongPoll", longPoll},
 	{"ForeignTypes", foreignTypes},
 	{"ForeignSend", foreignSend},
+	{"ForeignReceive", foreignReceive},
 }
 
 // Run runs the suite against env.
