@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- KEYS[1]  the partition's settings and counters; its other keys have the same name with another last part
 -- KEYS[2]  is there for a minute after the queue was deleted
 -- ARGV[1]  1 to make the queue although it was deleted a moment ago

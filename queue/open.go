@@ -91,6 +91,7 @@ func (q *Queue) open(ctx context.Context, anew bool) error {
 	// The first partition says what the queue is: how many there are decides which part of a limit each has.
 	fifo := map[bool]string{true: "1"}[q.cfg.FIFO]
 	settings, err := q.declare(ctx, 0, anew, parts, fifo, nil)
+	isNew := settings[""] == "1"
 	if err != nil {
 		return err
 	}
@@ -118,7 +119,7 @@ func (q *Queue) open(ctx context.Context, anew bool) error {
 		now = created
 	}
 	c := q.client
-	if err := c.Do(ctx, c.B().Hsetnx().Key(q.keys.names()).Field(q.cfg.Name).Value(now).Build()).Error(); err != nil {
+	if err := c.Do(ctx, c.B().Hsetnx().Key(q.keys.names()).Field(q.cfg.Name).Value(now).Build()).Error(); err != nil && (isNew || !isFull(err)) {
 		return fmt.Errorf("queue: open: %w", err)
 	}
 	s := &state{fifo: settings["fifo"] == "1", dlq: settings["dlq"], settings: settings}
@@ -128,6 +129,12 @@ func (q *Queue) open(ctx context.Context, anew bool) error {
 	q.deleted.Store(false)
 	q.state.Store(s)
 	return nil
+}
+
+// isFull says that the server refused a write for lack of memory.
+func isFull(err error) bool {
+	refused, ok := valkey.IsValkeyErr(err)
+	return ok && strings.HasPrefix(refused.Error(), "OOM")
 }
 
 // checkServer refuses a server that may evict messages, or that can't do what Config.Durability asks for.
@@ -207,7 +214,8 @@ func (q *Queue) declare(ctx context.Context, i int, anew bool, parts, fifo strin
 	case -4:
 		return nil, errors.New("queue: Config.MaxReceives is set, and DeadLetters is not: where would the messages go?")
 	}
-	settings := map[string]string{}
+	isNew, _ := number(reply, 1)
+	settings := map[string]string{"": strconv.FormatInt(isNew, 10)}
 	for at := 2; at+1 < len(reply); at += 2 {
 		name, err1 := reply[at].ToString()
 		value, err2 := reply[at+1].ToString()
