@@ -36,7 +36,7 @@ type Message struct {
 	// DedupID makes a second message of the same id a duplicate, for five minutes from the first one: it is not sent
 	// again. At most 128 bytes. In a FIFO queue of several partitions it counts within its group.
 	DedupID string
-	// Delay is how long the message can't be received: up to 366 days. Zero means Config.Delay. A FIFO queue
+	// Delay is how long the message can't be received: up to 366 days, and less than Config.Retention. Zero means Config.Delay. A FIFO queue
 	// has only that.
 	Delay time.Duration
 	// Unique lets one message of its key be in the queue at a time: another one is a duplicate until this one is

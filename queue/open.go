@@ -211,6 +211,10 @@ func (q *Queue) declare(ctx context.Context, i int, anew bool, parts, fifo strin
 	case -3:
 		n, _ := number(reply, 1)
 		return nil, fmt.Errorf("queue: Config.Partitions is %s, and the queue has %d; they can't be changed", parts, n)
+	case -5:
+		delay, _ := number(reply, 1)
+		keep, _ := number(reply, 2)
+		return nil, fmt.Errorf("queue: Config.Delay is %v, and Config.Retention %v: no message would live until it can be received", time.Duration(delay)*time.Millisecond, time.Duration(keep)*time.Millisecond)
 	case -4:
 		return nil, errors.New("queue: Config.MaxReceives is set, and DeadLetters is not: where would the messages go?")
 	}

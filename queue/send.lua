@@ -5,7 +5,8 @@
 -- ARGV[2..]  for each its blob, but for the two numbers at the blob's beginning, behind its options if it has some; in tests the
 --          time (Unix ms) at the end
 -- reply    {-2 if there is no queue, -1 if it was deleted}; else {messages that wait, the last sequence number}, and, unless all
--- reply    were sent, for each s and its sequence number, d and the id of its double, o (was sent once already), f (the queue is full), or e and why
+-- reply    were sent, for each s and its sequence number, d and the id of its double, o (was sent once already), f (the queue is full), k and for how long the queue
+-- reply    keeps messages, ms (its delay is not shorter), or e and why
 -- reply    it can't be sent
 --
 -- Options begin with a space, and end with a newline: seven words, any of them empty, with a space between: delay in ms, deduplication
@@ -175,6 +176,8 @@ for i = 1, count do
       fresh[#fresh + 1], status[i] = blob, 's0'
       n, size = n + 1, size + #blob
     end
+  elseif not p.bad and p.wait >= keep then
+    status[i], special = string.format('k%.0f', keep), true
   elseif p.bad then
     status[i], special = "eits options can't be read", true
   else

@@ -4,7 +4,8 @@
 -- ARGV[1]  a and how many receipts: all of their messages are done; or m and how many
 -- ARGV[2..]  the receipts; with m three words for each: what to do, the receipt, why; in tests the time (Unix ms) at the end
 -- reply    {-2 if there is no queue, -1 if it was deleted}; else {messages to be moved to the dead letters}, then for each receipt
--- reply    1 if it was done, 0 if the receipt is not the message's last one or the message is gone, 2 if there are no dead letters
+-- reply    1 if it was done, 0 if the receipt is not the message's last one or the message is gone, 2 if there are no dead letters,
+-- reply    3 if the message would not live until it comes again
 --
 -- What to do: a, the message is done; e and ms, it stays in flight for so long from now on; n and ms, it failed, and comes again
 -- after so long; r, it is rejected: it goes to the dead letters at once.
@@ -17,7 +18,8 @@ end
 local mode, count = match(ARGV[1], '^(%a)(%d+)$')
 count = tonumber(count)
 local step = mode == 'a' and 1 or 3
-local fifo, recv, dlq, flightMax = match(m[1], '^(%d) (%d+) (%d) (%d+)$')
+local fifo, recv, dlq, flightMax, keep = match(m[1], '^(%d) (%d+) (%d) (%d+) (%d+)$')
+keep = tonumber(keep)
 fifo, recv, dlq = fifo == '1', tonumber(recv), dlq == '1'
 local now = tonumber(ARGV[count * step + 2])
 local function clock()
@@ -67,6 +69,8 @@ for i, member in ipairs(asked) do
   result[i] = 1
   if not scores[i] or left[member] then
     result[i] = 0
+  elseif what == 'n' and (recv == 0 or tonumber(match(member, '^[^:]+:(%d+):')) < recv) and now + ms >= tonumber(match(member, '^[^:]+:%d+:(%d+):')) + keep then
+    result[i] = 3
   elseif what == 'r' and not dlq then
     result[i] = 2
   else

@@ -62,6 +62,7 @@ var timed = []test{
 	{"Retention", retention},
 	{"Stats", stats},
 	{"LongPoll", longPoll},
+	{"TooLate", tooLate},
 	{"ForeignTypes", foreignTypes},
 	{"ForeignSend", foreignSend},
 	{"ForeignReceive", foreignReceive},
