@@ -86,7 +86,8 @@ type retry struct {
 
 func (r retry) Unwrap() error { return r.error }
 
-// RetryAfter wraps the error of a handler whose message is to come again after d, from 0 to 12 h. A nil error stays nil.
+// RetryAfter wraps the error of a handler whose message is to come again after d, from 0 to 12 h. A nil error stays nil. If the message's
+// retention ends before that, the delay is refused, which is logged, and it comes again when its time in flight has passed.
 func RetryAfter(err error, d time.Duration) error {
 	if err == nil {
 		return nil

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- KEYS[1]  the partition's settings and counters; its other keys have the same name with another last part
 -- KEYS[2]  is there for a minute after the queue was deleted
 -- ARGV[1]  1 to make the queue although it was deleted a moment ago
@@ -7,11 +7,11 @@
 -- ARGV[4]  for how long messages are kept by default, ms
 -- ARGV[5..]  names of settings, each followed by its value
 -- reply    {-1} if it was deleted; {-2} if it is not FIFO; {-3, how many} if its partitions are others; {-4} if a limit of receives
--- reply    lacks a queue for dead letters; else {1, 1 if it is new}, then the names and values of all its settings and counters
+-- reply    lacks a queue for dead letters; {-5, delay, retention}, ms, if messages would not live until they can be received; else {1, 1 if it is new}, then the names and values of all its settings and counters
 local base = string.sub(KEYS[1], 1, -5)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local m = redis.call('HMGET', KEYS[1], 'fifo', 'parts', 'recv', 'dlq')
+local m = redis.call('HMGET', KEYS[1], 'fifo', 'parts', 'recv', 'dlq', 'keep', 'delay')
 local given = {}
 for i = 5, #ARGV, 2 do
   given[ARGV[i]] = ARGV[i + 1]
@@ -27,6 +27,10 @@ if m[2] and ARGV[2] ~= '' and ARGV[2] ~= m[2] then
 end
 if (given.recv or m[3] or '0') ~= '0' and (given.dlq or m[4] or '') == '' then
   return {-4}
+end
+local keep, delay = given.keep or m[5] or ARGV[4], given.delay or m[6] or '0'
+if (given.keep or given.delay) and tonumber(delay) >= tonumber(keep) then
+  return {-5, tonumber(delay), tonumber(keep)}
 end
 if not m[1] then
   redis.call('DEL', KEYS[2])
@@ -48,7 +52,7 @@ local c = settings('fifo', 'max', 'maxbytes', 'keep', 'delay', 'recv', 'flight',
 local dlq = redis.call('HGET', KEYS[1], 'dlq')
 redis.call('HSET', KEYS[1], 'cs', table.concat({c[1], c[2], c[3], c[4], c[5]}, ' '),
   'cr', table.concat({c[6], c[4], c[7], c[8], c[9], c[10], c[11], c[12], c[5]}, ' '),
-  'ca', table.concat({c[1], c[6], dlq and dlq ~= '' and '1' or '0', c[7]}, ' '))
+  'ca', table.concat({c[1], c[6], dlq and dlq ~= '' and '1' or '0', c[7], c[4]}, ' '))
 -- Without limits nothing looks at the groups that they stopped.
 while m[1] == '0' and c[8] == '0' and c[11] == '0' do
   local stopped = redis.call('ZPOPMIN', base .. 'locked', 100)

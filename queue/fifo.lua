@@ -28,7 +28,7 @@ local want, hidden, nonce, attempt, paused = 0, tonumber(ARGV[2]), ARGV[3], ARGV
 local recv, keep, flightMax, _, rate, per, grate, gper, delay = match(m[1], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
 recv, keep, flightMax, delay = tonumber(recv), tonumber(keep), tonumber(flightMax), tonumber(delay)
 rate, per, grate, gper = tonumber(rate), tonumber(per), tonumber(grate), tonumber(gper)
-local n, size, tat = tonumber(m[2]) or 0, tonumber(m[3]) or 0, rate > 0 and tonumber(call('HGET', KEYS[1], 'tat')) or 0
+local n, size, tat = math.max(0, tonumber(m[2]) or 0), math.max(0, tonumber(m[3]) or 0), rate > 0 and tonumber(call('HGET', KEYS[1], 'tat')) or 0
 local until_ = tostring(now + hidden)
 local new, plain, unique_ = ':1:' .. now .. ':', ':-' .. nonce .. ':', ':u' .. nonce .. ':'
 local flight, msg, groups, locked, held, heads = base .. 'flight', base .. 'msg', base .. 'groups', base .. 'locked', base .. 'held', base .. 'heads'
@@ -46,9 +46,17 @@ local function at(time)
   end
 end
 
+-- Keys of another type are met before anything is taken.
+local flying, dead = call('ZCARD', flight), call('ZCARD', base .. 'dead')
+call('HLEN', msg)
+call('HLEN', held)
+call('ZCARD', heads)
+if attempt ~= '' then
+  call('LLEN', base .. 'triesq')
+end
+
 local function answer()
-  local dead = call('ZCARD', base .. 'dead')
-  local waiting = paused and 0 or n - call('ZCARD', flight) - dead
+  local waiting = paused and 0 or math.max(0, n - flying - dead)
   return {waiting, soon < 0 and -1 or math.max(0, math.ceil(soon - now)), dead, table.concat(shares, ' '), unpack(out)}
 end
 
@@ -93,7 +101,8 @@ end
 local function drop(blob)
   expired, n, size = expired + 1, n - 1, size - #blob
   local id, unique = match(blob, '^%d+ %d+ (%S+) %d+ %S* (%S*)\n')
-  if unique ~= '' and match(call('HGET', base .. 'unique', unique) or '', '^%S+') == id then
+  local holder = unique ~= '' and redis.pcall('HGET', base .. 'unique', unique)
+  if type(holder) == 'string' and match(holder, '^%S+') == id then
     call('HDEL', base .. 'unique', unique)
   end
 end
@@ -113,16 +122,16 @@ if rate > 0 then
     at(next)
   end
 end
-call('HLEN', msg) -- a key of another type is noticed before anything is taken
 local fresh = room
 if flightMax > 0 then
-  fresh = math.min(room, flightMax - call('ZCARD', flight))
+  fresh = math.min(room, flightMax - flying)
 end
 
 local share = 0 -- what the caller whose turn it is may still get
 
 -- What is written of each group, together at the end; mine are the groups of this call.
 local mine, toHeld, toLocked, toHeads = {}, {}, {}, {}
+local wrong, later = nil, {} -- later are groups in whose place a key of another type lies
 
 local function note(list, a, b)
   list[#list + 1], list[#list + 2] = a, b
@@ -171,26 +180,27 @@ local function take(group, again)
         call('HDEL', msg, id)
         drop(blobs[i])
       elseif recv > 0 and tonumber(times) >= recv then
-        call('ZADD', base .. 'dead', now, member)
+        dead = dead + call('ZADD', base .. 'dead', now, member)
       else
         order[#order + 1] = lease(id .. ':' .. times + 1 .. ':' .. first .. ':' .. bytes .. (flag == '-' and plain or unique_) .. group, blobs[i])
         limit, room, share = limit - 1, room - 1, share - 1
       end
     end
   end
-  local popped, due = false, nil
+  local popped, due, bad = false, nil, nil
   for _ = 1, 1000 do
     if limit == 0 or fresh <= 0 then
       break
     end
     if delay > 0 then
-      local sent = match(call('LINDEX', list, 0) or '', '^%d+')
+      local blob = redis.pcall('LINDEX', list, 0)
+      local sent = type(blob) == 'string' and match(blob, '^%d+')
       if sent and tonumber(sent) + delay > now then
         due = tonumber(sent) + delay
         break
       end
     end
-    local more = call('LPOP', list, delay > 0 and 1 or math.min(limit, fresh)) or {}
+    local more = redis.pcall('LPOP', list, delay > 0 and 1 or math.min(limit, fresh)) or {}
     if #more == 0 then
       break
     end
@@ -210,8 +220,10 @@ local function take(group, again)
   if grate > 0 and room < before then
     call('ZADD', base .. 'rates', string.format('%.3f', math.max(debt, now) + (before - room) * gper / grate), group)
   end
-  local head = call('LINDEX', list, 0)
-  if not head then
+  local head = redis.pcall('LINDEX', list, 0)
+  if type(head) == 'table' then
+    wrong, bad = head, true
+  elseif not head then
     call('ZREM', heads, group)
   elseif popped then
     note(toHeads, match(head, '^%d+'), group)
@@ -229,7 +241,9 @@ local function take(group, again)
     call('ZADD', locked, due, group)
   else
     call('ZREM', locked, group)
-    if head then
+    if bad then
+      later[#later + 1] = group
+    elseif head then
       call('RPUSH', groups, group)
     end
   end
@@ -240,6 +254,9 @@ if room > 0 then
     call('ZREMRANGEBYSCORE', base .. 'rates', '-inf', now) -- a bucket that is full again is like a new one
   end
   local back, index, turns = call('ZRANGEBYSCORE', locked, '-inf', now, 'LIMIT', 0, room), 1, 100 + room
+  if #back > 0 then
+    call('LLEN', groups)
+  end
   for most in string.gmatch(ARGV[1], '%d+') do
     share = tonumber(most)
     local before = #out
@@ -268,15 +285,18 @@ if room > 0 then
 end
 
 flush()
+if #later > 0 then
+  call('RPUSH', groups, unpack(later))
+end
 local got = #out / 2
 if #gone > 0 then
-  call('ZREM', flight, unpack(gone))
+  flying = flying - call('ZREM', flight, unpack(gone))
 end
 if #bodies > 0 then
   call('HSET', msg, unpack(bodies))
 end
 if got > 0 then
-  call('ZADD', flight, unpack(members))
+  flying = flying + call('ZADD', flight, unpack(members))
   if rate > 0 then
     call('HSET', KEYS[1], 'tat', string.format('%.3f', math.max(tat, now) + got * per / rate))
   end
@@ -299,8 +319,12 @@ for _ = 1, attempt ~= '' and 2 or 0 do
     call('HDEL', base .. 'tries', old)
   end
 end
+-- Counts that somebody's hand in the keys has put wrong begin anew when nothing is left.
+if got == 0 and n ~= 0 and call('HLEN', msg) == 0 and call('EXISTS', heads) == 0 then
+  n, size = 0, 0
+end
 if n ~= n0 then
-  call('HSET', KEYS[1], 'n', n, 'size', size)
+  call('HSET', KEYS[1], 'n', math.max(0, n), 'size', math.max(0, size))
 end
 if expired > 0 then
   call('HINCRBY', KEYS[1], 'expired', expired)
@@ -309,6 +333,9 @@ if paused then
   soon = -1 -- who resumes the queue wakes all
 elseif not limited and (got < want or want == 0) then
   at(tonumber(call('ZRANGE', locked, 0, 0, 'WITHSCORES')[2]))
+end
+if got == 0 and wrong then
+  return wrong
 end
 if got == 0 and ARGV[4] ~= '' then
   call('ZADD', base .. 'wait', now + ARGV[5], ARGV[4])

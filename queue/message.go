@@ -36,14 +36,14 @@ type Message struct {
 	// DedupID makes a second message of the same id a duplicate, for five minutes from the first one: it is not sent
 	// again. At most 128 bytes. In a FIFO queue of several partitions it counts within its group.
 	DedupID string
-	// Delay is how long the message can't be received: up to 366 days. Zero means Config.Delay. A FIFO queue
+	// Delay is how long the message can't be received: up to 366 days, and less than Config.Retention. Zero means Config.Delay. A FIFO queue
 	// has only that.
 	Delay time.Duration
 	// Unique lets one message of its key be in the queue at a time: another one is a duplicate until this one is
 	// acknowledged, has gone to the dead letters, or UniqueFor has passed. At most 128 bytes. A FIFO queue
 	// of several partitions sees to it within each of them.
 	Unique string
-	// UniqueFor ends that early. Zero means never.
+	// UniqueFor ends that early: after up to 366 days. Zero means never.
 	UniqueFor time.Duration
 }
 
@@ -129,6 +129,8 @@ func (m *Message) check(cfg *Config, fifo bool) error {
 		return errors.New("queue: Message.Delay: a FIFO queue has only Config.Delay")
 	case m.Delay < 0 || m.Delay > maxDuration:
 		return fmt.Errorf("queue: Message.Delay is %v, not from 0 to %v", m.Delay, maxDuration)
+	case m.UniqueFor > maxDuration:
+		return fmt.Errorf("queue: Message.UniqueFor is %v, not from 0 to %v", m.UniqueFor, maxDuration)
 	case m.UniqueFor < 0 || m.UniqueFor > 0 && m.Unique == "":
 		return fmt.Errorf("queue: Message.UniqueFor is %v, with Unique %q", m.UniqueFor, m.Unique)
 	}

@@ -138,6 +138,7 @@ func (q *Queue) open(ctx context.Context, anew bool) error {
 	// The first partition says what the queue is: how many there are decides which part of a limit each has.
 	fifo := map[bool]string{true: "1"}[q.cfg.FIFO]
 	settings, err := q.declare(ctx, 0, anew, parts, fifo, nil)
+	isNew := settings[""] == "1"
 	if err != nil {
 		return err
 	}
@@ -165,7 +166,7 @@ func (q *Queue) open(ctx context.Context, anew bool) error {
 		now = created
 	}
 	c := q.client
-	if err := c.Do(ctx, c.B().Hsetnx().Key(q.keys.names()).Field(q.cfg.Name).Value(now).Build()).Error(); err != nil {
+	if err := c.Do(ctx, c.B().Hsetnx().Key(q.keys.names()).Field(q.cfg.Name).Value(now).Build()).Error(); err != nil && (isNew || !isFull(err)) {
 		return fmt.Errorf("queue: open: %w", err)
 	}
 	s := &state{fifo: settings["fifo"] == "1", dlq: settings["dlq"], settings: settings}
@@ -175,6 +176,12 @@ func (q *Queue) open(ctx context.Context, anew bool) error {
 	q.deleted.Store(false)
 	q.state.Store(s)
 	return nil
+}
+
+// isFull says that the server refused a write for lack of memory.
+func isFull(err error) bool {
+	refused, ok := valkey.IsValkeyErr(err)
+	return ok && strings.HasPrefix(refused.Error(), "OOM")
 }
 
 // checkServer refuses a server that may evict messages, or that can't do what Config.Durability asks for.
@@ -251,10 +258,15 @@ func (q *Queue) declare(ctx context.Context, i int, anew bool, parts, fifo strin
 	case -3:
 		n, _ := number(reply, 1)
 		return nil, fmt.Errorf("queue: Config.Partitions is %s, and the queue has %d; they can't be changed", parts, n)
+	case -5:
+		delay, _ := number(reply, 1)
+		keep, _ := number(reply, 2)
+		return nil, fmt.Errorf("queue: Config.Delay is %v, and Config.Retention %v: no message would live until it can be received", time.Duration(delay)*time.Millisecond, time.Duration(keep)*time.Millisecond)
 	case -4:
 		return nil, errors.New("queue: Config.MaxReceives is set, and DeadLetters is not: where would the messages go?")
 	}
-	settings := map[string]string{}
+	isNew, _ := number(reply, 1)
+	settings := map[string]string{"": strconv.FormatInt(isNew, 10)}
 	for at := 2; at+1 < len(reply); at += 2 {
 		name, err1 := reply[at].ToString()
 		value, err2 := reply[at+1].ToString()

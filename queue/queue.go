@@ -120,7 +120,7 @@ type Config struct {
 	// they are acknowledged or have moved to the dead letters, with about 50 bytes beside the body and the attributes. Each
 	// partition has its part, rounded up. No limit by default.
 	MaxMessages, MaxBytes int64
-	// Delay is how long messages can't be received after they were sent: up to 366 days. A message's own
+	// Delay is how long messages can't be received after they were sent: less than Retention. A message's own
 	// Delay counts instead, which a FIFO queue does not have; there a changed Delay holds for what was sent before, too.
 	Delay time.Duration
 	// MaxInFlight is how many messages may be in flight at a time. Each partition has its part, rounded up. No limit

@@ -27,13 +27,14 @@ local want, hidden, nonce, paused = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3
 local recv, keep, flightMax, groupMax, rate, per, grate, gper = match(m[1], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) ')
 recv, keep, flightMax, groupMax = tonumber(recv), tonumber(keep), tonumber(flightMax), tonumber(groupMax)
 rate, per, grate, gper = tonumber(rate), tonumber(per), tonumber(grate), tonumber(gper)
-local n, size, tat = tonumber(m[2]) or 0, tonumber(m[3]) or 0, rate > 0 and tonumber(call('HGET', KEYS[1], 'tat')) or 0
+local n, size, tat = math.max(0, tonumber(m[2]) or 0), math.max(0, tonumber(m[3]) or 0), rate > 0 and tonumber(call('HGET', KEYS[1], 'tat')) or 0
 local stops = groupMax > 0 or grate > 0
 local until_ = tostring(now + hidden)
 local new, plain, unique_ = ':1:' .. now .. ':', ':-' .. nonce .. ':', ':u' .. nonce .. ':'
 local flight, msg, groups, locked, held = base .. 'flight', base .. 'msg', base .. 'groups', base .. 'locked', base .. 'held'
 local out, members, bodies, expired = {}, {}, {}, 0
 local soon = -1 -- when there may be more
+local ring = 0 -- groups that wait for their turn
 local n0 = n
 
 local function at(time)
@@ -58,7 +59,7 @@ local function free(group)
     if call('ZSCORE', locked, group) then
       call('ZREM', locked, group)
       if call('ZSCORE', base .. 'heads', group) then
-        call('RPUSH', groups, group)
+        ring = call('RPUSH', groups, group)
       end
     end
   end
@@ -67,7 +68,8 @@ end
 local function drop(blob)
   expired, n, size = expired + 1, n - 1, size - #blob
   local id, unique = match(blob, '^%d+ %d+ (%S+) %d+ %S* (%S*)\n')
-  if unique ~= '' and match(call('HGET', base .. 'unique', unique) or '', '^%S+') == id then
+  local holder = unique ~= '' and redis.pcall('HGET', base .. 'unique', unique)
+  if type(holder) == 'string' and match(holder, '^%S+') == id then
     call('HDEL', base .. 'unique', unique)
   end
 end
@@ -107,7 +109,24 @@ if rate > 0 then
     at(next)
   end
 end
-call('HLEN', msg) -- a key of another type is noticed before anything is taken
+
+-- Keys of another type are met before anything is taken.
+call('HLEN', msg)
+ring = room > 0 and call('LLEN', groups) or 0
+local met = false
+local function meet()
+  if not met then
+    call('HLEN', held)
+    call('ZCARD', base .. 'heads')
+    met = true
+  end
+end
+if stops then
+  call('ZCARD', locked)
+end
+if grate > 0 and room > 0 then
+  call('ZREMRANGEBYSCORE', base .. 'rates', '-inf', now) -- a bucket that is full again is like a new one
+end
 
 if room > 0 then
   for _ = 1, 10 do -- more than once where some of them are dead
@@ -115,6 +134,10 @@ if room > 0 then
     if #due == 0 then
       break
     end
+    meet()
+    call('ZCARD', locked)
+    call('ZCARD', base .. 'dead')
+    call('ZCARD', base .. 'delay')
     local ids = {}
     for i, member in ipairs(due) do
       ids[i] = match(member, '^[^:]+')
@@ -152,18 +175,24 @@ if room > 0 then
       break
     end
     local blobs = call('HMGET', msg, unpack(due))
+    meet()
     call('ZREM', base .. 'delay', unpack(due))
     for i, blob in ipairs(blobs) do
       if blob then
         local group = match(blob, '^%d+ %d+ %S+ %d+ (%S*) ')
         if group ~= '' then -- it waits for its turn beside the others of its group
-          if call('RPUSH', base .. 'g:' .. group, blob) == 1 then
+          local length = redis.pcall('RPUSH', base .. 'g:' .. group, blob)
+          if length == 1 then
             call('ZADD', base .. 'heads', match(blob, '^%d+'), group)
-            if not call('ZSCORE', locked, group) then
-              call('RPUSH', groups, group)
+            if type(redis.pcall('ZSCORE', locked, group)) ~= 'string' then
+              ring = call('RPUSH', groups, group)
             end
           end
-          call('HDEL', msg, due[i])
+          if type(length) == 'number' then
+            call('HDEL', msg, due[i])
+          else -- a key of another type lies there
+            call('ZADD', base .. 'delay', now + 100, due[i])
+          end
         elseif begin(blob) then
           fresh, room = fresh - 1, room - 1
         else
@@ -179,21 +208,22 @@ if room > 0 then
     call('ZREM', locked, unpack(back))
     for _, group in ipairs(back) do
       if call('ZSCORE', base .. 'heads', group) then
-        call('RPUSH', groups, group)
+        ring = call('RPUSH', groups, group)
       end
     end
   end
-  if grate > 0 then
-    call('ZREMRANGEBYSCORE', base .. 'rates', '-inf', now) -- a bucket that is full again is like a new one
-  end
 end
 
-local turns = 1000 -- lists whose messages have all ended their life keep nobody for long
-local ring = room > 0 and fresh > 0 and call('LLEN', groups) or 0
+local turns, wrong = 1000, nil -- lists whose messages have all ended their life keep nobody for long
+local only = fresh > 0 and ring == 1 and call('LINDEX', groups, 0)
+if fresh > 0 and ring > 1 or only and only ~= '' then
+  meet()
+end
 local share = math.max(1, math.floor(fresh / math.max(1, ring)))
 while fresh > 0 and ring > 0 and turns > 0 do
   turns = turns - 1
-  local group = ring == 1 and call('LINDEX', groups, 0) or call('LPOP', groups)
+  local group = only or (ring == 1 and call('LINDEX', groups, 0) or call('LPOP', groups))
+  only = nil
   local list = group == '' and base .. 'ready' or base .. 'g:' .. group
   local take, lock, debt = math.min(fresh, ring == 1 and fresh or share), nil, 0
   if group ~= '' and groupMax > 0 then
@@ -210,7 +240,7 @@ while fresh > 0 and ring > 0 and turns > 0 do
       lock = math.max(lock or 0, math.ceil(next))
     end
   end
-  local blobs, got = take > 0 and call('LPOP', list, take) or {}, 0
+  local blobs, got = take > 0 and redis.pcall('LPOP', list, take) or {}, 0
   for i = 1, #blobs do
     if begin(blobs[i], true, got > 0) then
       got = got + 1
@@ -227,18 +257,25 @@ while fresh > 0 and ring > 0 and turns > 0 do
   if group == '' then
     more = #blobs == take and call('EXISTS', list) == 1
   else
-    local head = call('LINDEX', list, 0)
+    local head = redis.pcall('LINDEX', list, 0)
     more = head
-    if head then
+    if type(head) == 'table' then
+      blobs = head
+    elseif head then
       call('ZADD', base .. 'heads', match(head, '^%d+'), group)
     else
       call('ZREM', base .. 'heads', group)
     end
   end
-  if ring == 1 and (not more or lock) then
+  if blobs.err then -- a key of another type: its turn comes again, and the others have theirs
+    wrong = blobs
+    if ring > 1 then
+      call('RPUSH', groups, group)
+    end
+  elseif ring == 1 and (not more or lock) then
     call('LPOP', groups)
   end
-  if not more then
+  if not more or blobs.err then
     ring = ring - 1
   elseif lock then
     ring = ring - 1
@@ -258,8 +295,12 @@ if got > 0 then
     call('HSET', KEYS[1], 'tat', string.format('%.3f', math.max(tat, now) + got * per / rate))
   end
 end
+-- Counts that somebody's hand in the keys has put wrong begin anew when nothing is left.
+if got == 0 and n ~= 0 and call('HLEN', msg) == 0 and call('EXISTS', base .. 'ready', base .. 'heads') == 0 then
+  n, size = 0, 0
+end
 if n ~= n0 then
-  call('HSET', KEYS[1], 'n', n, 'size', size)
+  call('HSET', KEYS[1], 'n', math.max(0, n), 'size', math.max(0, size))
 end
 if expired > 0 then
   call('HINCRBY', KEYS[1], 'expired', expired)
@@ -272,8 +313,11 @@ elseif not limited and (got < want or want == 0) then
     at(tonumber(call('ZRANGE', locked, 0, 0, 'WITHSCORES')[2]))
   end
   if fresh > 0 or want == 0 then
-    at(tonumber(call('ZRANGE', base .. 'delay', 0, 0, 'WITHSCORES')[2]))
+    at(tonumber(redis.pcall('ZRANGE', base .. 'delay', 0, 0, 'WITHSCORES')[2]))
   end
+end
+if got == 0 and wrong then
+  return wrong
 end
 if got == 0 and ARGV[4] ~= '' then
   call('ZADD', base .. 'wait', now + ARGV[5], ARGV[4])
@@ -281,7 +325,8 @@ end
 -- A call that got all it asked for does not look at the rest.
 local dead, waiting = 0, n - got
 if got < want or want == 0 then
-  dead = call('ZCARD', base .. 'dead')
-  waiting = n - call('ZCARD', flight) - call('ZCARD', base .. 'delay') - dead
+  local ended, delayed = redis.pcall('ZCARD', base .. 'dead'), redis.pcall('ZCARD', base .. 'delay')
+  dead = type(ended) == 'number' and ended or 0
+  waiting = n - call('ZCARD', flight) - (type(delayed) == 'number' and delayed or 0) - dead
 end
-return {paused and 0 or waiting, soon < 0 and -1 or math.max(0, math.ceil(soon - now)), dead, unpack(out)}
+return {paused and 0 or math.max(0, waiting), soon < 0 and -1 or math.max(0, math.ceil(soon - now)), dead, unpack(out)}

@@ -204,6 +204,10 @@ func readSent(reply []valkey.ValkeyMessage, batch []*sending) error {
 			it.sent = Sent{ID: status[1:], Duplicate: true}
 		case 'o':
 			it.sent = Sent{ID: it.id, Duplicate: true}
+		case 'k':
+			it.sent = Sent{Err: fmt.Errorf("queue: send: Message.Delay is not shorter than the queue's Retention, %s ms", status[1:])}
+		case 'e':
+			it.sent = Sent{Err: fmt.Errorf("queue: send: %s", status[1:])}
 		default:
 			it.sent = Sent{Err: ErrFull}
 		}

@@ -5,7 +5,9 @@
 -- ARGV[2..]  for each its blob, but for the two numbers at the blob's beginning, behind its options if it has some; in tests the
 --          time (Unix ms) at the end
 -- reply    {-2 if there is no queue, -1 if it was deleted}; else {messages that wait, the last sequence number}, and, unless all
--- reply    were sent, for each s and its sequence number, d and the id of its double, o (was sent once already) or f (the queue is full)
+-- reply    were sent, for each s and its sequence number, d and the id of its double, o (was sent once already), f (the queue is full), k and for how long the queue
+-- reply    keeps messages, ms (its delay is not shorter), or e and why
+-- reply    it can't be sent
 --
 -- Options begin with a space, and end with a newline: seven words, any of them empty, with a space between: delay in ms, deduplication
 -- key, key of a unique job, for how many ms it is unique (0: until it is done), name and number of what is sent once, mark of a message
@@ -25,22 +27,70 @@ if not now then
 end
 local fifo, max, maxbytes, keep, delay = match(m[1], '^(%d) (%d+) (%d+) (%d+) (%d+)$')
 fifo, max, maxbytes, keep, delay = fifo == '1', tonumber(max), tonumber(maxbytes), tonumber(keep), tonumber(delay)
-local n, size, seq = tonumber(m[2]) or 0, tonumber(m[3]) or 0, tonumber(m[5]) or 0
+local n, size, seq = math.max(0, tonumber(m[2]) or 0), math.max(0, tonumber(m[3]) or 0), tonumber(m[5]) or 0
 local changed = {}
+local plain, most = not fifo and delay == 0, 31622400000 -- 366 days
+
+-- Before anything is written, all options are read, and keys of another type met.
+local parsed, need, odd = {}, {}, 0
+for i = 1, count do
+  local rest = ARGV[i + 1]
+  local special = string.byte(rest, 1, 1) == 32
+  if special or not plain then
+    local p, from, _ = {wait = '', dedup = '', ms = '', name = '', number = '', moved = ''}, 1, nil
+    if special then
+      p.wait, p.dedup, _, p.ms, p.name, p.number, p.moved, from = match(rest, '^ (%d*) (%S*) (%S*) (%d*) (%S*) (%d*) (%S*)\n()')
+    end
+    if from then
+      p.rest = string.sub(rest, from)
+      p.id, _, p.group, p.unique = match(p.rest, '^(%S+) (%d+) (%S*) (%S*)\n')
+    end
+    if p.id then
+      p.wait, p.ms, p.number = tonumber(p.wait) or delay, tonumber(p.ms), tonumber(p.number)
+    end
+    if not p.id or p.wait > most or (p.ms or 0) > most or p.unique ~= '' and not p.ms or p.name ~= '' and not p.number or fifo and p.group == '' then
+      p.bad = true
+    else
+      local grouped = fifo or p.group ~= '' and p.wait == 0
+      need.heads, need.locked = need.heads or grouped, need.locked or fifo and delay > 0
+      need.ready = need.ready or not grouped and p.wait == 0
+      need.delay = need.delay or not grouped and p.wait > 0
+      need.dedup, need.unique = need.dedup or p.dedup ~= '', need.unique or p.unique ~= ''
+      need.cron, need.moved = need.cron or p.name ~= '', need.moved or p.moved ~= ''
+    end
+    parsed[i], odd = p, odd + 1
+  end
+end
+call('LLEN', base .. 'groups')
+if odd > 0 then
+  need.ready = need.ready or odd < count -- else it is the first one that is written
+  need.msg, need.dedupq = need.delay, need.dedup
+  for part, command in pairs({
+    heads = 'ZCARD', locked = 'ZCARD', ready = 'LLEN', delay = 'ZCARD', msg = 'HLEN', dedup = 'HLEN', dedupq = 'LLEN', unique = 'HLEN',
+    cron = 'HLEN', moved = 'ZCARD',
+  }) do
+    if need[part] then
+      call(command, base .. part)
+    end
+  end
+end
 
 -- What nobody receives is dropped at its end of life too, a little at a time: the first of each list is the oldest.
 if now >= (tonumber(m[4]) or 0) then
   local dropped, swept = 0, now + 1000
   for i = 1, 100 do
-    local group = call('ZRANGEBYSCORE', base .. 'heads', '-inf', now - keep - 1, 'LIMIT', 0, 1)[1]
+    local group = redis.pcall('ZRANGEBYSCORE', base .. 'heads', '-inf', now - keep - 1, 'LIMIT', 0, 1)[1]
     local list = group and base .. 'g:' .. group or base .. 'ready'
-    local blob = call('LINDEX', list, 0)
-    if not blob or now - tonumber(match(blob, '^%d+')) <= keep then
+    local blob = redis.pcall('LINDEX', list, 0)
+    if type(blob) ~= 'string' or now - tonumber(match(blob, '^%d+')) <= keep then
+      break
+    end
+    local id, unique = match(blob, '^%d+ %d+ (%S+) %d+ %S* (%S*)\n')
+    if unique ~= '' and type(redis.pcall('HLEN', base .. 'unique')) ~= 'number' then
       break
     end
     call('LPOP', list)
     dropped, n, size = dropped + 1, n - 1, size - #blob
-    local id, unique = match(blob, '^%d+ %d+ (%S+) %d+ %S* (%S*)\n')
     if unique ~= '' and match(call('HGET', base .. 'unique', unique) or '', '^%S+') == id then
       call('HDEL', base .. 'unique', unique)
     end
@@ -83,7 +133,7 @@ local function double(dedup, unique, name, number, moved)
       return 'd' .. id
     end
   end
-  if name ~= '' and (tonumber(call('HGET', base .. 'cron', name)) or -1) >= tonumber(number) then
+  if name ~= '' and (tonumber(call('HGET', base .. 'cron', name)) or -1) >= number then
     return 'o'
   end
   if moved ~= '' and (known['  ' .. moved] or call('ZSCORE', base .. 'moved', moved)) then
@@ -91,11 +141,34 @@ local function double(dedup, unique, name, number, moved)
   end
 end
 
-local head, plain, quota = now .. ' 0 ', not fifo and delay == 0, max > 0 or maxbytes > 0
+local head, quota = now .. ' 0 ', max > 0 or maxbytes > 0
+
+-- Puts a message of a group where it waits; returns an error if a key of another type lies there.
+local function append(group, blob)
+  local length = redis.pcall('RPUSH', base .. 'g:' .. group, blob)
+  if type(length) ~= 'number' then
+    return length.err
+  end
+  -- The first of a group makes it known, unless something of it is in flight.
+  if length == 1 then
+    call('ZADD', base .. 'heads', now, group)
+    if type(redis.pcall('ZSCORE', base .. 'locked', group)) ~= 'string' then
+      if delay > 0 and fifo then
+        call('ZADD', base .. 'locked', now + delay, group)
+      else
+        call('RPUSH', base .. 'groups', group)
+      end
+      woken = woken + 1
+    end
+  elseif not fifo then
+    woken = woken + 1
+  end
+end
+
 for i = 1, count do
-  local rest = ARGV[i + 1]
-  if plain and string.byte(rest, 1, 1) ~= 32 then
-    local blob = head .. rest
+  local p = parsed[i]
+  if not p then
+    local blob = head .. ARGV[i + 1]
     if quota and full(#blob) then
       status[i], special = 'f', true
     else
@@ -103,36 +176,21 @@ for i = 1, count do
       fresh[#fresh + 1], status[i] = blob, 's0'
       n, size = n + 1, size + #blob
     end
+  elseif not p.bad and p.wait >= keep then
+    status[i], special = string.format('k%.0f', keep), true
+  elseif p.bad then
+    status[i], special = "eits options can't be read", true
   else
-    local wait, dedup, _, ms, name, number, moved, from = '', '', nil, nil, '', nil, '', 1
-    if string.byte(rest, 1, 1) == 32 then
-      wait, dedup, _, ms, name, number, moved, from = match(rest, '^ (%d*) (%S*) (%S*) (%d*) (%S*) (%d*) (%S*)\n()')
-      rest = string.sub(rest, from)
-    end
-    local id, _, group, unique = match(rest, '^(%S+) (%d+) (%S*) (%S*)\n')
-    wait = tonumber(wait) or delay
-    local blob = now .. ' ' .. (fifo and seq + 1 or 0) .. ' ' .. rest
-    local had = double(dedup, unique, name, number, moved)
-    if had then
-      status[i], special = had, true
-    elseif full(#blob) then
-      status[i], special = 'f', true
+    local wait, dedup, ms, name, number, moved = p.wait, p.dedup, p.ms, p.name, p.number, p.moved
+    local id, group, unique = p.id, p.group, p.unique
+    local blob = now .. ' ' .. (fifo and seq + 1 or 0) .. ' ' .. p.rest
+    local grouped = fifo or group ~= '' and wait == 0
+    local had = double(dedup, unique, name, number, moved) or full(#blob) and 'f'
+    local refused = not had and grouped and append(group, blob)
+    if had or refused then
+      status[i], special = had or 'e' .. refused, true
     else
-      if fifo or group ~= '' and wait == 0 then
-        -- The first of a group makes it known, unless something of it is in flight.
-        if call('RPUSH', base .. 'g:' .. group, blob) == 1 then
-          call('ZADD', base .. 'heads', now, group)
-          if not call('ZSCORE', base .. 'locked', group) then
-            if delay > 0 and fifo then
-              call('ZADD', base .. 'locked', now + delay, group)
-            else
-              call('RPUSH', base .. 'groups', group)
-            end
-            woken = woken + 1
-          end
-        elseif not fifo then
-          woken = woken + 1
-        end
+      if grouped then
         seq = fifo and seq + 1 or 0
       elseif wait == 0 then
         fresh[#fresh + 1] = blob
@@ -147,7 +205,7 @@ for i = 1, count do
         records[#records + 1] = {'dedup', dedup, known[dedup]}
       end
       if unique ~= '' then
-        known[' ' .. unique] = id .. ' ' .. (ms == '0' and 0 or now + tonumber(ms))
+        known[' ' .. unique] = id .. ' ' .. (ms == 0 and 0 or now + ms)
         records[#records + 1] = {'unique', unique, known[' ' .. unique]}
       end
       if name ~= '' then
@@ -182,9 +240,10 @@ for _ = 1, 2 * #records do
     call('HDEL', base .. 'dedup', dedup)
   end
 end
+n, size = math.max(0, n), math.max(0, size)
 call('HSET', KEYS[1], 'n', n, 'size', size, 'seq', seq, 'sent', (tonumber(m[6]) or 0) + sent, unpack(changed))
 while woken > 0 do
-  local who = call('ZPOPMIN', base .. 'wait')
+  local who = redis.pcall('ZPOPMIN', base .. 'wait')
   if not who[1] then
     break
   end

@@ -29,6 +29,8 @@ const (
 	maxReceipt    = 1024
 )
 
+var errTooLate = errors.New("queue: nack: the delay ends after the message's Retention")
+
 // settling is a receipt on its way back.
 type settling struct {
 	what, member, why string
@@ -49,7 +51,8 @@ func (q *Queue) AckBatch(ctx context.Context, receipts []string) []error {
 }
 
 // Nack gives a message back that could not be handled: it can be received again after delay, from 0 to 12 h, or goes
-// to the dead letters if it was received often enough. The reason, cut to 1,024 bytes, is kept for there.
+// to the dead letters if it was received often enough. The reason, cut to 1,024 bytes, is kept for there. A delay that would end more than Config.Retention after
+// the first delivery is refused: the message would be gone by then.
 func (q *Queue) Nack(ctx context.Context, receipt string, delay time.Duration, reason string) error {
 	if delay < 0 || delay > maxVisibility {
 		return fmt.Errorf("queue: nack: delay is %v, not from 0 to %v", delay, maxVisibility)
@@ -184,6 +187,8 @@ func (q *Queue) settleAll(ctx context.Context, s *state, p *partition, batch []*
 			it.err = fmt.Errorf("queue: %w", err)
 		case code == 0:
 			it.err = ErrNotHeld
+		case code == 3:
+			it.err = errTooLate
 		case code == 2:
 			it.err = ErrNoDeadLetters
 		}

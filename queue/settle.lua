@@ -4,7 +4,8 @@
 -- ARGV[1]  a and how many receipts: all of their messages are done; or m and how many
 -- ARGV[2..]  the receipts; with m three words for each: what to do, the receipt, why; in tests the time (Unix ms) at the end
 -- reply    {-2 if there is no queue, -1 if it was deleted}; else {messages to be moved to the dead letters}, then for each receipt
--- reply    1 if it was done, 0 if the receipt is not the message's last one or the message is gone, 2 if there are no dead letters
+-- reply    1 if it was done, 0 if the receipt is not the message's last one or the message is gone, 2 if there are no dead letters,
+-- reply    3 if the message would not live until it comes again
 --
 -- What to do: a, the message is done; e and ms, it stays in flight for so long from now on; n and ms, it failed, and comes again
 -- after so long; r, it is rejected: it goes to the dead letters at once.
@@ -17,7 +18,8 @@ end
 local mode, count = match(ARGV[1], '^(%a)(%d+)$')
 count = tonumber(count)
 local step = mode == 'a' and 1 or 3
-local fifo, recv, dlq, flightMax = match(m[1], '^(%d) (%d+) (%d) (%d+)$')
+local fifo, recv, dlq, flightMax, keep = match(m[1], '^(%d) (%d+) (%d) (%d+) (%d+)$')
+keep = tonumber(keep)
 fifo, recv, dlq = fifo == '1', tonumber(recv), dlq == '1'
 local now = tonumber(ARGV[count * step + 2])
 local function clock()
@@ -36,6 +38,25 @@ for i = 1, count do
   asked[i] = ARGV[step == 1 and i + 1 or i * 3]
 end
 local scores = call('ZMSCORE', flight, unpack(asked))
+
+-- Keys of another type are met before anything is written.
+call('HLEN', msg)
+if step == 3 then
+  call('ZCARD', base .. 'dead')
+  call('HLEN', base .. 'why')
+  call('HLEN', base .. 'unique')
+end
+for i, member in ipairs(asked) do
+  if scores[i] and (string.byte(member, -1) ~= 58 or string.byte(member, -11) ~= 58) then -- it has a group
+    call('HLEN', held)
+    if call('ZCARD', locked) > 0 then
+      call('ZCARD', base .. 'heads')
+      call('LLEN', base .. 'groups')
+    end
+    break
+  end
+end
+
 local result, left, done, ids, unique, touched, freed = {}, {}, {}, {}, {}, {}, {}
 local acked, died, woken = 0, 0, 0
 
@@ -48,6 +69,8 @@ for i, member in ipairs(asked) do
   result[i] = 1
   if not scores[i] or left[member] then
     result[i] = 0
+  elseif what == 'n' and (recv == 0 or tonumber(match(member, '^[^:]+:(%d+):')) < recv) and now + ms >= tonumber(match(member, '^[^:]+:%d+:(%d+):')) + keep then
+    result[i] = 3
   elseif what == 'r' and not dlq then
     result[i] = 2
   else
@@ -84,22 +107,26 @@ for i, member in ipairs(asked) do
   end
 end
 
+local keys = {}
 if #unique > 0 then
   for i, blob in ipairs(call('HMGET', msg, unpack(unique))) do
     local key = blob and match(blob, '^%d+ %d+ %S+ %d+ %S* (%S*)\n')
     if key and match(call('HGET', base .. 'unique', key) or '', '^%S+') == unique[i] then
-      call('HDEL', base .. 'unique', key)
+      keys[#keys + 1] = key
     end
   end
+end
+if acked > 0 then
+  call('HDEL', base .. 'why', unpack(ids))
+  call('HDEL', msg, unpack(ids))
+  call('HSET', KEYS[1], 'n', math.max(0, n), 'size', math.max(0, size), 'acked', (tonumber(m[4]) or 0) + acked)
+end
+if #keys > 0 then
+  call('HDEL', base .. 'unique', unpack(keys))
 end
 if #done > 0 then
   call('ZREM', flight, unpack(done))
   woken = woken + (flightMax ~= '0' and #done or 0)
-end
-if acked > 0 then
-  call('HDEL', msg, unpack(ids))
-  call('HDEL', base .. 'why', unpack(ids))
-  call('HSET', KEYS[1], 'n', n, 'size', size, 'acked', (tonumber(m[4]) or 0) + acked)
 end
 
 -- Groups of which nothing is in flight any more go on.
@@ -161,7 +188,7 @@ else
   ready(free)
 end
 while woken > 0 do
-  local who = call('ZPOPMIN', base .. 'wait')
+  local who = redis.pcall('ZPOPMIN', base .. 'wait')
   if not who[1] then
     break
   end
@@ -172,4 +199,5 @@ while woken > 0 do
     woken = woken - 1
   end
 end
-return {call('ZCARD', base .. 'dead'), unpack(result)}
+local dead = redis.pcall('ZCARD', base .. 'dead')
+return {type(dead) == 'number' and dead or 0, unpack(result)}

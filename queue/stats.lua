@@ -29,6 +29,6 @@ for _, part in ipairs({'flight', 'delay'}) do
     old(string.match(redis.call('HGET', base .. 'msg', string.match(due, '^[^:]+')) or '', '^%d+'))
   end
 end
-return {tonumber(m[3]) or 0, redis.call('ZCOUNT', base .. 'flight', '(' .. now, '+inf'), redis.call('ZCOUNT', base .. 'delay', '(' .. now, '+inf'),
-  redis.call('ZCARD', base .. 'dead'), tonumber(m[4]) or 0, oldest and math.max(0, now - oldest) or -1, redis.call('ZCARD', base .. 'heads'),
+return {math.max(0, tonumber(m[3]) or 0), redis.call('ZCOUNT', base .. 'flight', '(' .. now, '+inf'), redis.call('ZCOUNT', base .. 'delay', '(' .. now, '+inf'),
+  redis.call('ZCARD', base .. 'dead'), math.max(0, tonumber(m[4]) or 0), oldest and math.max(0, now - oldest) or -1, redis.call('ZCARD', base .. 'heads'),
   tonumber(m[2]) or 0, tonumber(m[5]) or 0, tonumber(m[6]) or 0, tonumber(m[7]) or 0}

@@ -170,7 +170,7 @@ const (
 func (c *Consumer) insist(settle func(context.Context) error) {
 	var err error
 	for try := range settleTries {
-		if err = settle(context.Background()); err == nil || errors.Is(err, ErrNotHeld) || errors.Is(err, ErrDeleted) {
+		if err = settle(context.Background()); err == nil || errors.Is(err, ErrNotHeld) || errors.Is(err, ErrDeleted) || errors.Is(err, errTooLate) {
 			break
 		}
 		<-time.After(settlePause << try)

@@ -95,6 +95,39 @@ func TestFullServer(t *testing.T) {
 	}
 }
 
+// TestOpenOnFullServer opens a queue on a server without memory: it can be drained by a process that has just begun.
+func TestOpenOnFullServer(t *testing.T) {
+	s := valkeytest.Start(t)
+	for _, cfg := range []queue.Config{{DeadLetters: "dead"}, {FIFO: true, Partitions: 3}} {
+		first := newQueue(t, s, cfg)
+		for i := range 5 {
+			must(first.Send(t.Context(), queue.Message{Group: strconv.Itoa(i)}))
+		}
+		run(t, s.Client(), "CONFIG", "SET", "maxmemory", "1")
+		for _, cfg := range []queue.Config{{}, cfg} {
+			cfg.Prefix, cfg.Name = queue.PrefixOf(first), first.Name()
+			q := must(queue.New(s.Client(), cfg))
+			ds, err := q.Receive(t.Context(), queue.ReceiveOptions{Max: 2})
+			if err != nil || len(ds) == 0 || q.Ack(t.Context(), ds[0].Receipt) != nil {
+				t.Fatalf("%d messages, %v", len(ds), err)
+			}
+			if _, err := q.Send(t.Context(), queue.Message{Group: "g"}); err == nil || !strings.Contains(err.Error(), "OOM") {
+				t.Errorf("sent: %v", err)
+			}
+			if _, err := q.Stats(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := must(queue.New(s.Client(), queue.Config{Prefix: queue.PrefixOf(first), Name: first.Name()})).Purge(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := newQueue(t, s, queue.Config{Name: "new"}).Open(t.Context()); err == nil || !strings.Contains(err.Error(), "OOM") {
+			t.Errorf("a new queue: %v", err)
+		}
+		run(t, s.Client(), "CONFIG", "SET", "maxmemory", "0")
+	}
+}
+
 // TestDurability waits for replicas and for the disk, in vain too.
 func TestDurability(t *testing.T) {
 	primary := valkeytest.StartWith(t, valkeytest.Config{TCP: true, Args: []string{"--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0"}})

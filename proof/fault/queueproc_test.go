@@ -170,7 +170,6 @@ func eachLine(t *testing.T, path string, do func(group string, n int)) {
 
 // count is what a checker outside the library found.
 type count struct {
-	mu                                      sync.Mutex
 	sent, came, lost, twice, unknown, order int
 }
 

@@ -201,6 +201,10 @@ func settings(t *testing.T, env valkeytest.Env) {
 		"another number":      {queue.Config{Partitions: 3}, queue.Config{Partitions: 4}, "Partitions"},
 		"FIFO":                {queue.Config{}, queue.Config{FIFO: true}, "FIFO"},
 		"receives, no letter": {queue.Config{}, queue.Config{MaxReceives: 3}, "MaxReceives"},
+		"delay, retention":    {queue.Config{}, queue.Config{Delay: time.Minute, Retention: time.Minute}, "Config.Delay"},
+		"delay of a week":     {queue.Config{}, queue.Config{Delay: 7 * 24 * time.Hour}, "Config.Delay"},
+		"a short retention":   {queue.Config{Delay: time.Hour}, queue.Config{Retention: time.Minute}, "Config.Retention"},
+		"a long retention":    {queue.Config{}, queue.Config{Delay: 7 * 24 * time.Hour, Retention: 8 * 24 * time.Hour}, ""},
 		"receives":            {queue.Config{DeadLetters: "d"}, queue.Config{MaxReceives: 3}, ""},
 	} {
 		test.made.Name, test.then.Name = what, what
@@ -225,4 +229,30 @@ func settings(t *testing.T, env valkeytest.Env) {
 		t.Fatal(err)
 	}
 	send(t, q, text("b"))
+}
+
+// tooLate delays messages for longer than they live: that is refused, and they are not dropped.
+func tooLate(t *testing.T, env valkeytest.Env) {
+	ctx := t.Context()
+	q := New(t, env, queue.Config{Retention: time.Hour})
+	all, err := q.SendBatch(ctx, []queue.Message{text("a"), {Delay: time.Hour}, {Delay: 2 * time.Hour}, {Delay: time.Hour - time.Millisecond}})
+	if err == nil || !strings.Contains(err.Error(), "Message.Delay") {
+		t.Errorf("%v", err)
+	}
+	for i, one := range all {
+		if (one.Err != nil) != (i == 1 || i == 2) {
+			t.Errorf("message %d: %v", i, one.Err)
+		}
+	}
+	d := receive(t, q, hour, "a")[0]
+	if err := q.Nack(ctx, d.Receipt, time.Hour, "x"); err == nil || !strings.Contains(err.Error(), "Retention") {
+		t.Errorf("nack: %v", err)
+	}
+	if err := q.Nack(ctx, d.Receipt, time.Minute, "x"); err != nil {
+		t.Error(err)
+	}
+	receive(t, q, ten)
+	if s, err := q.Stats(ctx); err != nil || s.InFlight != 1 || s.Delayed != 1 || s.Expired != 0 {
+		t.Errorf("%+v, %v", s, err)
+	}
 }

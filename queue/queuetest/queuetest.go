@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,7 @@ var timeless = []test{
 	{"Partitions", partitions},
 	{"Crowd", crowd},
 	{"Model", model},
+	{"Drift", drift},
 }
 
 var timed = []test{
@@ -63,8 +65,11 @@ var timed = []test{
 	{"Retention", retention},
 	{"Stats", stats},
 	{"LongPoll", longPoll},
+	{"TooLate", tooLate},
 	{"ForeignTypes", foreignTypes},
 	{"PeekLarge", peekLarge},
+	{"ForeignSend", foreignSend},
+	{"ForeignReceive", foreignReceive},
 }
 
 // Run runs the suite against env.
@@ -222,6 +227,8 @@ func refused(t *testing.T, env valkeytest.Env) {
 		"a negative delay":            {Delay: -1},
 		"a delay of years":            {Delay: 400 * 24 * time.Hour},
 		"UniqueFor without Unique":    {UniqueFor: time.Second},
+		"UniqueFor of years":          {Unique: "u", UniqueFor: 400 * 24 * time.Hour},
+		"UniqueFor without end":       {Unique: "u", UniqueFor: math.MaxInt64},
 	} {
 		if sent, err := q.Send(t.Context(), m); err == nil || sent.ID != "" {
 			t.Errorf("%s was sent: %+v, %v", what, sent, err)
