@@ -48,10 +48,10 @@ local function settings(...)
   end
   return all
 end
-local c = settings('fifo', 'max', 'maxbytes', 'keep', 'delay', 'recv', 'flight', 'gflight', 'rate', 'per', 'grate', 'gper')
+local c = settings('fifo', 'max', 'maxbytes', 'keep', 'delay', 'recv', 'flight', 'gflight', 'rate', 'per', 'grate', 'gper', 'parts')
 local dlq = redis.call('HGET', KEYS[1], 'dlq')
-redis.call('HSET', KEYS[1], 'cs', table.concat({c[1], c[2], c[3], c[4], c[5]}, ' '),
-  'cr', table.concat({c[6], c[4], c[7], c[8], c[9], c[10], c[11], c[12], c[5]}, ' '),
+redis.call('HSET', KEYS[1], 'cs', table.concat({c[1], c[2], c[3], c[4], c[5], c[13]}, ' '),
+  'cr', table.concat({c[6], c[4], c[7], c[8], c[9], c[10], c[11], c[12], c[5], c[1], c[13]}, ' '),
   'ca', table.concat({c[1], c[6], dlq and dlq ~= '' and '1' or '0', c[7], c[4]}, ' '))
 -- Without limits nothing looks at the groups that they stopped.
 while m[1] == '0' and c[8] == '0' and c[11] == '0' do

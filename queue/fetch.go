@@ -97,7 +97,7 @@ func (r *receiving) attempt(ctx context.Context, o ReceiveOptions) ([]*Delivery,
 			return nil, err
 		}
 		call, cancel := q.bounded(ctx)
-		f, err := q.fetch(call, s, ask{shares: []int{o.Max}, visibility: o.Visibility, attempt: o.Attempt})
+		f, err := q.fetchAny(call, s, ask{shares: []int{o.Max}, visibility: o.Visibility, attempt: o.Attempt})
 		cancel()
 		if err != nil {
 			return nil, wrap(err)
@@ -183,12 +183,24 @@ func (r *receiving) ask(batch []*request, who string) (fetched, error) {
 	for i, req := range batch {
 		a.shares[i] = req.max
 	}
-	f, err := q.fetch(ctx, s, a)
+	f, err := q.fetchAny(ctx, s, a)
 	if err != nil {
 		return f, wrap(err)
 	}
 	r.received(f)
 	return f, nil
+}
+
+// fetchAny is fetch, of whatever the queue is now.
+func (q *Queue) fetchAny(ctx context.Context, s *state, a ask) (fetched, error) {
+	f, err := q.fetch(ctx, s, a)
+	if !errors.Is(err, errAnew) {
+		return f, err
+	}
+	if s, err = q.opened(ctx); err != nil {
+		return f, err
+	}
+	return q.fetch(ctx, s, a)
 }
 
 // grow lets others come who are ready to, for as long as some do.

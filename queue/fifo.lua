@@ -5,10 +5,10 @@
 -- ARGV[2]  for how long they are in flight, ms
 -- ARGV[3]  eight letters or digits that make this delivery's receipts its own
 -- ARGV[4]  the channel, a space and the id by which to wake who asks; empty for who does not wait
--- ARGV[5]  for how long they wait without asking again, ms
+-- ARGV[5]  for how long they wait without asking again, ms; a space, and the queue's partitions as the process knows them
 -- ARGV[6]  names this attempt: within five minutes the same attempt gets the same answer; empty for none
 -- ARGV[7]  the time (Unix ms), in tests
--- reply    {-2 if there is no queue, -1 if it was deleted}; else {messages that wait, ms until there may be more or -1, messages
+-- reply    {-2 if there is no queue, or another one, -1 if it was deleted}; else {messages that wait, ms until there may be more or -1, messages
 -- reply    to be moved to the dead letters, how many of the messages are each caller's}, then a receipt and a blob for each message
 --
 -- This is for FIFO queues. No two callers get messages of the same group. A group stands in groups, or in locked until nothing of it is in flight. What was received of it and is
@@ -25,7 +25,11 @@ if not now then
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local want, hidden, nonce, attempt, paused = 0, tonumber(ARGV[2]), ARGV[3], ARGV[6], m[4] == '1'
-local recv, keep, flightMax, _, rate, per, grate, gper, delay = match(m[1], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+local recv, keep, flightMax, _, rate, per, grate, gper, delay, fifo, parts = match(m[1], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d) (%d+)$')
+local patient, known = match(ARGV[5], '^(%d+) (%d+)$')
+if fifo ~= '1' or parts ~= known then -- it was made anew as another one
+  return {-2}
+end
 recv, keep, flightMax, delay = tonumber(recv), tonumber(keep), tonumber(flightMax), tonumber(delay)
 rate, per, grate, gper = tonumber(rate), tonumber(per), tonumber(grate), tonumber(gper)
 local n, size, tat = math.max(0, tonumber(m[2]) or 0), math.max(0, tonumber(m[3]) or 0), rate > 0 and tonumber(call('HGET', KEYS[1], 'tat')) or 0
@@ -338,6 +342,6 @@ if got == 0 and wrong then
   return wrong
 end
 if got == 0 and ARGV[4] ~= '' then
-  call('ZADD', base .. 'wait', now + ARGV[5], ARGV[4])
+  call('ZADD', base .. 'wait', now + patient, ARGV[4])
 end
 return answer()

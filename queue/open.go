@@ -329,6 +329,9 @@ func insist[T any](ctx context.Context, try func() (T, error)) (T, error) {
 // gone says what a script's first number means if it is negative: nil if it is not.
 var errLost = errors.New("queue: the server does not know the queue")
 
+// errAnew ends a call that was on its way to a queue that was deleted, and made anew as another one.
+var errAnew = errors.New("queue: the queue was deleted, and made anew as another kind or with other partitions")
+
 func gone(reply []valkey.ValkeyMessage) error {
 	code, err := number(reply, 0)
 	switch {
@@ -380,6 +383,9 @@ func (q *Queue) orAnew(ctx context.Context, s *state, p *partition, remake func(
 			if err := remake(ctx, s); err != nil {
 				return nil, err
 			}
+			if now := q.state.Load(); now == nil || now.kind() != s.kind() {
+				return nil, errAnew
+			}
 		case err != nil:
 			return nil, err
 		default:
@@ -388,8 +394,8 @@ func (q *Queue) orAnew(ctx context.Context, s *state, p *partition, remake func(
 	}
 }
 
-// remake makes a queue anew that the server has lost. The partitions keep their keys, so what is under way goes on.
+// remake makes a queue anew that the server has lost, or finds out what it is now. The partitions keep their keys, so what is under way goes on.
 func (q *Queue) remake(ctx context.Context, was *state) error {
-	q.log.Warn("the server does not know the queue any more: it is made anew", "queue", q.cfg.Name)
+	q.log.Warn("the server does not know the queue any more, or as another one: it is opened anew", "queue", q.cfg.Name)
 	return q.lost(ctx, was)
 }

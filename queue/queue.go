@@ -44,6 +44,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -190,6 +191,14 @@ type state struct {
 	settings map[string]string
 	parts    []*partition
 	next     atomic.Uint32 // the partition whose turn it is
+}
+
+// kind is what can't be changed of a queue, as scripts have it.
+func (s *state) kind() string {
+	if s.fifo {
+		return "1 " + strconv.Itoa(len(s.parts))
+	}
+	return "0 " + strconv.Itoa(len(s.parts))
 }
 
 // partition is one slot's part of a queue.

@@ -101,7 +101,7 @@ func (a ask) call(s *state) (*script.Script, []string) {
 		sum += n
 		shares[i] = strconv.Itoa(n)
 	}
-	args := []string{strconv.Itoa(sum), strconv.FormatInt(a.visibility.Milliseconds(), 10), rand.Text()[:8], a.who, registered}
+	args := []string{strconv.Itoa(sum), strconv.FormatInt(a.visibility.Milliseconds(), 10), rand.Text()[:8], a.who, registered + " " + strconv.Itoa(len(s.parts))}
 	if s.fifo {
 		if sum > 0 {
 			args[0] = strings.Join(shares, " ")

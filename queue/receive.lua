@@ -5,9 +5,9 @@
 -- ARGV[2]  for how long they are in flight, ms
 -- ARGV[3]  eight letters or digits that make this delivery's receipts its own
 -- ARGV[4]  the channel, a space and the id by which to wake who asks; empty for who does not wait
--- ARGV[5]  for how long they wait without asking again, ms
+-- ARGV[5]  for how long they wait without asking again, ms; a space, and the queue's partitions as the process knows them
 -- ARGV[6]  the time (Unix ms), in tests
--- reply    {-2 if there is no queue, -1 if it was deleted}; else {messages that wait, ms until there may be more or -1, messages
+-- reply    {-2 if there is no queue, or another one, -1 if it was deleted}; else {messages that wait, ms until there may be more or -1, messages
 -- reply    to be moved to the dead letters}, then a receipt and a blob for each message
 --
 -- This is for standard queues. Messages whose time in flight has passed come first, then delayed ones whose time has come,
@@ -24,7 +24,11 @@ if not now then
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local want, hidden, nonce, paused = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], m[4] == '1'
-local recv, keep, flightMax, groupMax, rate, per, grate, gper = match(m[1], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) ')
+local recv, keep, flightMax, groupMax, rate, per, grate, gper, fifo, parts = match(m[1], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) %d+ (%d) (%d+)$')
+local patient, known = match(ARGV[5], '^(%d+) (%d+)$')
+if fifo ~= '0' or parts ~= known then -- it was made anew as another one
+  return {-2}
+end
 recv, keep, flightMax, groupMax = tonumber(recv), tonumber(keep), tonumber(flightMax), tonumber(groupMax)
 rate, per, grate, gper = tonumber(rate), tonumber(per), tonumber(grate), tonumber(gper)
 local n, size, tat = math.max(0, tonumber(m[2]) or 0), math.max(0, tonumber(m[3]) or 0), rate > 0 and tonumber(call('HGET', KEYS[1], 'tat')) or 0
@@ -320,7 +324,7 @@ if got == 0 and wrong then
   return wrong
 end
 if got == 0 and ARGV[4] ~= '' then
-  call('ZADD', base .. 'wait', now + ARGV[5], ARGV[4])
+  call('ZADD', base .. 'wait', now + patient, ARGV[4])
 end
 -- A call that got all it asked for does not look at the rest.
 local dead, waiting = 0, n - got

@@ -50,6 +50,25 @@ func (q *Queue) Send(ctx context.Context, m Message) (Sent, error) {
 // were. A round trip for each partition, and 128 messages or a megabyte of each; in each of these calls the server takes either
 // nothing or all that is not refused.
 func (q *Queue) SendBatch(ctx context.Context, messages []Message) ([]Sent, error) {
+	sent, err := q.sendBatch(ctx, messages)
+	var again []Message // what has another place now
+	var which []int
+	for i := range sent {
+		if errors.Is(sent[i].Err, errAnew) {
+			again, which = append(again, messages[i]), append(which, i)
+		}
+	}
+	if len(again) == 0 {
+		return sent, err
+	}
+	rest, _ := q.sendBatch(ctx, again)
+	for i, one := range rest {
+		sent[which[i]] = one
+	}
+	return sent, notSent(sent)
+}
+
+func (q *Queue) sendBatch(ctx context.Context, messages []Message) ([]Sent, error) {
 	s, err := q.opened(ctx)
 	if err != nil {
 		return failed(len(messages), err), err
@@ -92,19 +111,26 @@ func (q *Queue) deliver(ctx context.Context, items []*sending, parts map[*partit
 		return failed(len(items), err), err
 	}
 	sent := make([]Sent, len(items))
-	bad, first := 0, error(nil)
 	for i, it := range items {
 		sent[i] = it.sent
-		if it.sent.Err != nil {
+	}
+	return sent, notSent(sent)
+}
+
+// notSent is nil if all were.
+func notSent(sent []Sent) error {
+	bad, first := 0, error(nil)
+	for i := range sent {
+		if sent[i].Err != nil {
 			if bad++; first == nil {
-				first = it.sent.Err
+				first = sent[i].Err
 			}
 		}
 	}
 	if bad > 0 {
-		return sent, fmt.Errorf("queue: send: %d of %d messages were not sent: %w", bad, len(items), first)
+		return fmt.Errorf("queue: send: %d of %d messages were not sent: %w", bad, len(sent), first)
 	}
-	return sent, nil
+	return nil
 }
 
 func failed(n int, err error) []Sent {
@@ -131,7 +157,7 @@ func (s *state) choose(where string) *partition {
 // sendAll sends a batch in one call.
 func (q *Queue) sendAll(ctx context.Context, s *state, p *partition, batch []*sending) {
 	args := make([]string, 1, 2+len(batch))
-	args[0] = strconv.Itoa(len(batch))
+	args[0] = strconv.Itoa(len(batch)) + " " + s.kind()
 	bytes := 0
 	for _, it := range batch {
 		args = append(args, it.options+it.blob)

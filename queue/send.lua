@@ -1,10 +1,10 @@
 #!lua
 -- KEYS[1]  the partition's settings and counters; its other keys have the same name with another last part
 -- KEYS[2]  is there for a minute after the queue was deleted
--- ARGV[1]  how many messages
+-- ARGV[1]  how many messages; in Go, then a space, 1 for a FIFO queue or 0, and its partitions, as the process knows them
 -- ARGV[2..]  for each its blob, but for the two numbers at the blob's beginning, behind its options if it has some; in tests the
 --          time (Unix ms) at the end
--- reply    {-2 if there is no queue, -1 if it was deleted}; else {messages that wait, the last sequence number}, and, unless all
+-- reply    {-2 if there is no queue, or another one, -1 if it was deleted}; else {messages that wait, the last sequence number}, and, unless all
 -- reply    were sent, for each s and its sequence number, d and the id of its double, o (was sent once already), f (the queue is full), k and for how long the queue
 -- reply    keeps messages, ms (its delay is not shorter), or e and why
 -- reply    it can't be sent
@@ -19,13 +19,17 @@ local m = call('HMGET', KEYS[1], 'cs', 'n', 'size', 'swept', 'seq', 'sent')
 if not m[1] then
   return {call('EXISTS', KEYS[2]) - 2}
 end
-local count = tonumber(ARGV[1])
+local count, kind = match(ARGV[1], '^(%d+) ?(.*)$')
+count = tonumber(count)
 local now = tonumber(ARGV[count + 2])
 if not now then
   local time = call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
-local fifo, max, maxbytes, keep, delay = match(m[1], '^(%d) (%d+) (%d+) (%d+) (%d+)$')
+local fifo, max, maxbytes, keep, delay, parts = match(m[1], '^(%d) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+if kind ~= '' and kind ~= fifo .. ' ' .. parts then -- it was made anew as another one
+  return {-2}
+end
 fifo, max, maxbytes, keep, delay = fifo == '1', tonumber(max), tonumber(maxbytes), tonumber(keep), tonumber(delay)
 local n, size, seq = math.max(0, tonumber(m[2]) or 0), math.max(0, tonumber(m[3]) or 0), tonumber(m[5]) or 0
 local changed = {}

@@ -1,6 +1,7 @@
 package queuetest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -115,7 +116,7 @@ func drain(t *testing.T, env valkeytest.Env, q *queue.Queue, prefix string, sent
 		t.Errorf("did not come: %v", sent)
 	}
 	empty(t, q)
-	if n, err := do(t, env, "HGET", prefix+":queue:{q:0}:meta", "n").AsInt64(); err != nil || n != 0 {
+	if n, err := do(t, env, "HGET", prefix+":queue:{q:0}:meta", "n").AsInt64(); err != nil && !valkey.IsValkeyNil(err) || n != 0 {
 		t.Errorf("%d messages of none, %v", n, err)
 	}
 }
@@ -265,4 +266,72 @@ func foreignOne(t *testing.T, env valkeytest.Env, cfg queue.Config, part string)
 		return err == nil && s.Dying == 0
 	})
 	drain(t, env, q, cfg.Prefix, sent)
+}
+
+// madeAnew deletes a queue that a process has open, and makes it as another one: the process notices at once.
+func madeAnew(t *testing.T, env valkeytest.Env) {
+	ctx := t.Context()
+	kinds := []queue.Config{{}, {FIFO: true}, {Partitions: 3}, {Partitions: 2, FIFO: true}, {Partitions: 5, FIFO: true}}
+	for _, old := range kinds {
+		for _, now := range kinds {
+			prefix := valkeytest.Prefix(t)
+			old.Prefix, now.Prefix = prefix, prefix
+			sender, receiver, other := New(t, env, queue.Config{Prefix: prefix}), New(t, env, queue.Config{Prefix: prefix}), New(t, env, old)
+			for _, q := range []*queue.Queue{other, sender, receiver} {
+				if err := q.Open(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := other.Delete(ctx); err != nil {
+				t.Fatal(err)
+			}
+			maker := New(t, env, now)
+			if err := maker.Open(ctx); err != nil {
+				t.Fatal(err)
+			}
+			sent := map[string]bool{}
+			var batch []queue.Message
+			for i := range 12 {
+				body := fmt.Sprint(i)
+				batch, sent[body] = append(batch, grouped(fmt.Sprint("g", i%3), body)), true
+			}
+			all, err := sender.SendBatch(ctx, batch)
+			if errors.Is(err, queue.ErrDeleted) && now.Partitions < old.Partitions { // so says a partition that is no more
+				var again []queue.Message
+				for i, one := range all {
+					if errors.Is(one.Err, queue.ErrDeleted) {
+						again = append(again, batch[i])
+					}
+				}
+				if err = sender.Open(ctx); err == nil {
+					_, err = sender.SendBatch(ctx, again)
+				}
+			}
+			if err != nil {
+				t.Fatalf("%+v after %+v: %v", now, old, err)
+			}
+			if _, err := sender.Send(ctx, text("without a group")); (err != nil) != now.FIFO {
+				t.Errorf("%+v after %+v: without a group: %v", now, old, err)
+			} else if err == nil {
+				sent["without a group"] = true
+			}
+			first, err := receiver.Receive(ctx, hour)
+			if err != nil || len(first) != 1 {
+				t.Fatalf("%+v after %+v: %d messages, %v", now, old, len(first), err)
+			}
+			ds, err := maker.Receive(ctx, queue.ReceiveOptions{Max: 100, Visibility: time.Hour})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range append(ds, first...) {
+				if now.FIFO && d.Receipt != first[0].Receipt && d.Group == first[0].Group {
+					t.Errorf("%+v after %+v: %s came while another one of its group was in flight", now, old, d.Body)
+				}
+				delete(sent, string(d.Body))
+			}
+			ack(t, receiver, ds...)
+			ack(t, receiver, first...)
+			drain(t, env, maker, prefix, sent)
+		}
+	}
 }

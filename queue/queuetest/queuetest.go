@@ -43,6 +43,7 @@ var timeless = []test{
 	{"PauseResume", pauseResume},
 	{"Purge", purge},
 	{"Delete", deleted},
+	{"MadeAnew", madeAnew},
 	{"Settings", settings},
 	{"Cancelled", cancelled},
 	{"Partitions", partitions},

@@ -160,6 +160,7 @@ export class Producer {
       const status = statuses.length ? statuses[i] : `s${fifo ? last - messages.length + 1 + i : 0}`
       if (status[0] === 's') return { id, sequence: Number(status.slice(1)), duplicate: false }
       if (status[0] === 'd') return { id: status.slice(1), sequence: 0, duplicate: true }
+      if (status[0] !== 'f') return { duplicate: false, error: new QueueError(`the queue refused it: ${status}`) }
       return { duplicate: false, error: new FullError('the queue is full') }
     })
   }

@@ -214,7 +214,8 @@ final class Producer
             $sent[] = match ($status[0]) {
                 's' => ['id' => $id, 'sequence' => (int) substr($status, 1), 'duplicate' => false],
                 'd' => ['id' => substr($status, 1), 'sequence' => 0, 'duplicate' => true],
-                default => ['duplicate' => false, 'error' => new FullException('the queue is full')],
+                'f' => ['duplicate' => false, 'error' => new FullException('the queue is full')],
+                default => ['duplicate' => false, 'error' => new QueueException("the queue refused it: $status")],
             };
         }
         return $sent;

@@ -166,6 +166,8 @@ class Producer:
             return Sent(message.id, int(status[1:]), False, None)
         if status[0] == "d":
             return Sent(status[1:], 0, True, None)
+        if status[0] != "f":
+            return Sent(None, 0, False, QueueError("the queue refused it: " + status))
         return Sent(None, 0, False, FullError("the queue is full"))
 
     def run(self, partition, args, *now):
