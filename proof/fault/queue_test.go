@@ -88,6 +88,9 @@ func membersKilled(t *testing.T, fifo bool, messages int) {
 		}
 	}()
 	q, err := queue.New(server.Client(), queue.Config{Name: "q", FIFO: fifo})
+	if err == nil {
+		err = q.Open(t.Context())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
