@@ -53,9 +53,9 @@ func (q *Queue) SendBatch(ctx context.Context, messages []Message) ([]Sent, erro
 	sent, err := q.sendBatch(ctx, messages)
 	var again []Message // what has another place now
 	var which []int
-	for i := range sent {
-		if errors.Is(sent[i].Err, errAnew) {
-			again, which = append(again, messages[i]), append(which, i)
+	for i, m := range messages {
+		if i < len(sent) && errors.Is(sent[i].Err, errAnew) {
+			again, which = append(again, m), append(which, i)
 		}
 	}
 	if len(again) == 0 {

@@ -186,7 +186,7 @@ func limits(ctx context.Context, t *testing.T, client valkey.Client, c *checker)
 
 // sessions logs a visitor out while another request of the visitor is under way, and looks again.
 func sessions(ctx context.Context, t *testing.T, client valkey.Client, c *checker) {
-	m, err := session.New[map[string]int](client, session.Config{}) //nolint:contextcheck // a local tier, of which there is none, is its own
+	m, err := session.New[map[string]int](client, session.Config{})
 	if err != nil {
 		t.Error(err)
 		return

@@ -187,20 +187,17 @@ func foreignReceive(t *testing.T, env valkeytest.Env) {
 	}
 }
 
-func foreignOne(t *testing.T, env valkeytest.Env, cfg queue.Config, part string) {
-	ctx := t.Context()
-	cfg.Prefix, cfg.DeadLetters, cfg.MaxReceives = valkeytest.Prefix(t), "dead", 1000
-	q := New(t, env, cfg)
-	sent := map[string]bool{}
+// varied fills a queue with messages that wait, are delayed, come again, and are held by two receipts.
+func varied(t *testing.T, env valkeytest.Env, q *queue.Queue, fifo bool) (sent map[string]bool, held []*queue.Delivery) {
+	sent = map[string]bool{}
 	put := func(m queue.Message) {
 		m.Body = fmt.Append(nil, len(sent))
 		send(t, q, m)
 		sent[string(m.Body)] = true
 	}
-	brief := queue.ReceiveOptions{Max: 3, Visibility: soon}
 	put(queue.Message{Group: "a"})
 	put(queue.Message{Group: "b"})
-	held := receive(t, q, queue.ReceiveOptions{Max: 2, Visibility: time.Hour}, "0", "1")
+	held = receive(t, q, queue.ReceiveOptions{Max: 2, Visibility: time.Hour}, "0", "1")
 	put(queue.Message{Group: "c"})
 	put(queue.Message{Group: "g"})
 	receive(t, q, queue.ReceiveOptions{Max: 2, Visibility: soon}, "2", "3") // they come again
@@ -209,13 +206,21 @@ func foreignOne(t *testing.T, env valkeytest.Env, cfg queue.Config, part string)
 	}
 	put(queue.Message{Group: "h"})
 	put(queue.Message{Group: "b"})
-	if !cfg.FIFO {
+	if !fifo {
 		put(queue.Message{})
 		put(queue.Message{Delay: soon})
 		put(queue.Message{Delay: soon, Group: "g"})
 	}
 	env.Advance(soon + time.Millisecond)
+	return sent, held
+}
 
+func foreignOne(t *testing.T, env valkeytest.Env, cfg queue.Config, part string) {
+	ctx := t.Context()
+	cfg.Prefix, cfg.DeadLetters, cfg.MaxReceives = valkeytest.Prefix(t), "dead", 1000
+	q := New(t, env, cfg)
+	sent, held := varied(t, env, q, cfg.FIFO)
+	brief := queue.ReceiveOptions{Max: 3, Visibility: soon}
 	repair := displace(t, env, cfg.Prefix, part)
 	acked := func(ds ...*queue.Delivery) {
 		for _, d := range ds {

@@ -187,15 +187,7 @@ func (r reader) workload(v yamlfile.Value, f *Found, span time.Duration) {
 		}
 	}
 	if s, ok := m.Get("database"); ok {
-		if m, ok := s.Keys("reads", "hit_rate", "usd_per_million", "instance_usd", "entries", "entry_bytes"); ok {
-			d := &w.Usage.Database
-			r.float(m, "reads", &d.Reads)
-			r.float(m, "hit_rate", &d.HitRate)
-			r.float(m, "usd_per_million", &d.USDPerMillion)
-			r.float(m, "instance_usd", &d.InstanceUSD)
-			r.float(m, "entries", &d.Entries)
-			r.int64(m, "entry_bytes", &d.EntryBytes)
-		}
+		r.database(s, &w.Usage.Database)
 	}
 	month, err := w.Usage.PerMonth(span)
 	if err != nil {
@@ -214,6 +206,19 @@ func (r reader) workload(v yamlfile.Value, f *Found, span time.Duration) {
 		w.Need = &need
 	}
 	f.Workloads = append(f.Workloads, w)
+}
+
+func (r reader) database(v yamlfile.Value, d *cost.Database) {
+	m, ok := v.Keys("reads", "hit_rate", "usd_per_million", "instance_usd", "entries", "entry_bytes")
+	if !ok {
+		return
+	}
+	r.float(m, "reads", &d.Reads)
+	r.float(m, "hit_rate", &d.HitRate)
+	r.float(m, "usd_per_million", &d.USDPerMillion)
+	r.float(m, "instance_usd", &d.InstanceUSD)
+	r.float(m, "entries", &d.Entries)
+	r.int64(m, "entry_bytes", &d.EntryBytes)
 }
 
 func (r reader) dynamodb(v yamlfile.Value, d *cost.DynamoDB) {
