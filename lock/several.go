@@ -40,7 +40,7 @@ func (l *Locker) AcquireAll(ctx context.Context, names ...string) (*Set, error) 
 			return nil, err
 		}
 		s.locks = append(s.locks, lock)
-		context.AfterFunc(lock.Context(), func() { s.cancel(context.Cause(lock.Context())) })
+		context.AfterFunc(lock.Context(), func() { s.endedWith(lock) })
 	}
 	if cause := context.Cause(s.ctx); cause != nil { // one was lost while another was waited for
 		s.giveBack(ctx)
@@ -49,7 +49,8 @@ func (l *Locker) AcquireAll(ctx context.Context, names ...string) (*Set, error) 
 	return s, nil
 }
 
-// Context ends when any of the locks does; context.Cause is its [EndedError].
+// Context ends when any of the locks does, and has ended when Release returns; context.Cause is its
+// [EndedError].
 func (s *Set) Context() context.Context { return s.ctx }
 
 // Locks are the locks, in the order of their names.
@@ -60,8 +61,16 @@ func (s *Set) Release(ctx context.Context) error {
 	var errs []error
 	for _, lock := range slices.Backward(s.locks) {
 		errs = append(errs, lock.Release(ctx))
+		s.endedWith(lock) // now: the context has ended when Release returns, as that of one lock has
 	}
 	return errors.Join(errs...)
+}
+
+// endedWith ends the set's context with the cause of the lock's, if that has one; only the first counts.
+func (s *Set) endedWith(lock *Lock) {
+	if cause := context.Cause(lock.Context()); cause != nil {
+		s.cancel(cause)
+	}
 }
 
 func (s *Set) giveBack(ctx context.Context) {
