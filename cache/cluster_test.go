@@ -89,9 +89,8 @@ func TestNodeGone(t *testing.T) {
 			o.n.Store(1)
 			for _, key := range there {
 				eventually(t, "a change at a node that is there", func() bool { return other.Delete(t.Context(), key) == nil })
-				if n := get(t, c, key, &o); n != 1 {
-					t.Errorf("%s of a node that is there: %d", key, n)
-				}
+				// A busy machine may take one that is slow for one that is away, for a moment.
+				eventually(t, "the change", func() bool { return get(t, c, key, &o) == 1 })
 			}
 			nodes.Servers[0].Restart()
 			for _, key := range gone {
