@@ -30,7 +30,9 @@ const (
 	maxReceive = 1000 // messages that one Receive may ask for
 	maxFetch   = 256  // messages in one call
 	maxWait    = 24 * time.Hour
-	registered = "3000" // ms for which who waits is woken without asking again; they ask once a second
+	// With it a receipt has more than 64 bytes: those in flight are then never kept in a listpack, where each look-up reads all of them.
+	nonceLength = 20
+	registered  = "3000" // ms for which who waits is woken without asking again; they ask once a second
 )
 
 // ReceiveOptions say what to receive. The zero value asks for one message and does not wait.
@@ -101,7 +103,7 @@ func (a ask) call(s *state) (*script.Script, []string) {
 		sum += n
 		shares[i] = strconv.Itoa(n)
 	}
-	args := []string{strconv.Itoa(sum), strconv.FormatInt(a.visibility.Milliseconds(), 10), rand.Text()[:8], a.who, registered + " " + strconv.Itoa(len(s.parts))}
+	args := []string{strconv.Itoa(sum), strconv.FormatInt(a.visibility.Milliseconds(), 10), rand.Text()[:nonceLength], a.who, registered + " " + strconv.Itoa(len(s.parts))}
 	if s.fifo {
 		if sum > 0 {
 			args[0] = strings.Join(shares, " ")

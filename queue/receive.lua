@@ -3,7 +3,7 @@
 -- KEYS[2]  is there for a minute after the queue was deleted
 -- ARGV[1]  how many messages at most; 0 asks whether there are any
 -- ARGV[2]  for how long they are in flight, ms
--- ARGV[3]  eight letters or digits that make this delivery's receipts its own
+-- ARGV[3]  twenty letters or digits that make this delivery's receipts its own
 -- ARGV[4]  the channel, a space and the id by which to wake who asks; empty for who does not wait
 -- ARGV[5]  for how long they wait without asking again, ms; a space, and the queue's partitions as the process knows them
 -- ARGV[6]  the time (Unix ms), in tests

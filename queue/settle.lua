@@ -47,7 +47,7 @@ if step == 3 then
   call('HLEN', base .. 'unique')
 end
 for i, member in ipairs(asked) do
-  if scores[i] and (string.byte(member, -1) ~= 58 or string.byte(member, -11) ~= 58) then -- it has a group
+  if scores[i] and (string.byte(member, -1) ~= 58 or string.byte(member, -23) ~= 58) then -- it has a group
     call('HLEN', held)
     if call('ZCARD', locked) > 0 then
       call('ZCARD', base .. 'heads')
