@@ -2,10 +2,12 @@ package meter
 
 import (
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/flatrate/flatrate/cache"
 	"github.com/flatrate/flatrate/lock"
+	"github.com/flatrate/flatrate/queue"
 	"github.com/flatrate/flatrate/ratelimit/ratehttp"
 	"github.com/flatrate/flatrate/session"
 )
@@ -119,6 +121,44 @@ func (m *Meter) SessionWrite(bytes int) {
 	if m != nil {
 		m.counts.sessionWrites[started(bytes, 1024, maxKB)].Add(1)
 	}
+}
+
+// callMessages is how many messages a call of SQS takes at most.
+const callMessages = 10
+
+// Queue puts the meter before hooks: cfg.Hooks = m.Queue(cfg.Hooks). What was sent, received and settled counts as SQS would bill it
+// at the least: ten messages a call, and a request for each 64 KB started of a call. Receives that find nothing are not counted,
+// and FIFO queues as standard ones, whose requests cost less.
+func (m *Meter) Queue(h queue.Hooks) queue.Hooks {
+	if m == nil {
+		return h
+	}
+	sent, received, settled := h.Sent, h.Received, h.Settled
+	h.Sent = func(messages, bytes int) {
+		calls(&m.counts.sent, messages, bytes)
+		if sent != nil {
+			sent(messages, bytes)
+		}
+	}
+	h.Received = func(messages, bytes int) {
+		calls(&m.counts.received, messages, bytes)
+		if received != nil {
+			received(messages, bytes)
+		}
+	}
+	h.Settled = func(receipts int) {
+		m.counts.deleted.Add(int64(started(receipts, callMessages, receipts)))
+		if settled != nil {
+			settled(receipts)
+		}
+	}
+	return h
+}
+
+// calls counts messages in calls of ten, among which their bytes are divided.
+func calls(counts *[maxChunks + 1]atomic.Int64, messages, bytes int) {
+	n := started(messages, callMessages, messages)
+	counts[started((bytes+n-1)/n, 64<<10, maxChunks)].Add(int64(n))
 }
 
 // Messages are calls of a queue: each is one request of SQS for each 64 KB of all its messages together.

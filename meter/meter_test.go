@@ -16,6 +16,7 @@ import (
 	"github.com/flatrate/flatrate/lock"
 	"github.com/flatrate/flatrate/meter"
 	"github.com/flatrate/flatrate/meter/metertest"
+	"github.com/flatrate/flatrate/queue"
 	"github.com/flatrate/flatrate/ratelimit"
 	"github.com/flatrate/flatrate/ratelimit/ratehttp"
 	"github.com/flatrate/flatrate/session"
@@ -60,7 +61,7 @@ func TestNilMeterCountsNothing(t *testing.T) {
 	m.Requests(1)
 	m.Messages(meter.Messages{Sent: 1})
 	if m.Lock(lock.Hooks{}).Acquired != nil || m.Cache(cache.Hooks{}).Hit != nil || m.RateHTTP(ratehttp.Hooks{}).Decided != nil ||
-		m.Session(session.Hooks{}).Read != nil {
+		m.Session(session.Hooks{}).Read != nil || m.Queue(queue.Hooks{}).Sent != nil {
 		t.Error("a nil meter put itself into hooks")
 	}
 	if m.Flush(t.Context()) != nil || m.Close(t.Context()) != nil {
@@ -118,6 +119,21 @@ func TestMixedLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var sent, received, settled, messages atomic.Int64
+	ten := func(calls *atomic.Int64) func(int, int) {
+		return func(n, bytes int) {
+			if n < 1 || bytes != n*len("bodyks") {
+				t.Errorf("a call of %d messages and %d bytes", n, bytes)
+			}
+			calls.Add(int64((n + 9) / 10))
+		}
+	}
+	jobs, err := queue.New(c, queue.Config{Prefix: cfg.Prefix, Name: "jobs", Hooks: m.Queue(queue.Hooks{
+		Sent: ten(&sent), Received: ten(&received), Settled: func(n int) { settled.Add(int64((n + 9) / 10)) },
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
 	const workers = 8
 	rounds := 60
 	if n, err := strconv.Atoi(os.Getenv("FLATRATE_METER")); err == nil {
@@ -148,6 +164,19 @@ func TestMixedLoad(t *testing.T) {
 				if _, ok, err := sessions.Get(t.Context(), s.Token); !ok || err != nil {
 					t.Errorf("Get: %v, %v", ok, err)
 				}
+				if _, err := jobs.Send(t.Context(), queue.Message{Body: []byte("body"), Attributes: map[string]string{"k": "s"}}); err != nil {
+					t.Error(err)
+				}
+				ds, err := jobs.Receive(t.Context(), queue.ReceiveOptions{Max: 20, Wait: time.Millisecond})
+				if err != nil {
+					t.Error(err)
+				}
+				for _, d := range ds {
+					messages.Add(1)
+					if err := jobs.Ack(t.Context(), d.Receipt); err != nil {
+						t.Error(err)
+					}
+				}
 				s.Value.Hits++
 				if ok, err := sessions.Set(t.Context(), s); !ok || err != nil {
 					t.Errorf("Set: %v, %v", ok, err)
@@ -172,9 +201,13 @@ func TestMixedLoad(t *testing.T) {
 	want := map[string]int64{
 		"locks:write": 2*acquired.Load() + waiting.Load() + renewed.Load(), "cache:hit": hits.Load(), "cache:miss": misses.Load(),
 		"requests": decided.Load(), "sessions:read:1": total, "sessions:write:1": total + workers,
+		"queue:send:1": sent.Load(), "queue:receive:1": received.Load(), "queue:delete": settled.Load(),
 	}
 	if found.Load() != total || unknown.Load() != 0 || written.Load() != total+workers || created.Load() != workers {
 		t.Errorf("sessions: %d found, %d not, %d written, %d created", found.Load(), unknown.Load(), written.Load(), created.Load())
+	}
+	if messages.Load() == 0 || messages.Load() > total || received.Load() > messages.Load() || settled.Load() > messages.Load() || sent.Load() > total {
+		t.Errorf("of %d messages %d were received; calls: %d, %d, %d", total, messages.Load(), sent.Load(), received.Load(), settled.Load())
 	}
 	if acquired.Load() != total || decided.Load() != total || hits.Load()+misses.Load() < total {
 		t.Errorf("the blocks did %d, %d and %d of %d", acquired.Load(), decided.Load(), hits.Load()+misses.Load(), total)

@@ -226,7 +226,7 @@ func (q *Queue) put(ctx context.Context, from string, ds []*Delivery, dead bool)
 				extra = d.Dead.attributes()
 			}
 		}
-		it := &sending{id: d.ID, blob: m.blob(d.ID, extra), options: options{moved: mark}.String()}
+		it := &sending{id: d.ID, bytes: sizeOf(d.Body, d.Attributes), blob: m.blob(d.ID, extra), options: options{moved: mark}.String()}
 		if !s.fifo {
 			it.options = options{delay: "0", moved: mark}.String()
 		}

@@ -125,13 +125,18 @@ func wrap(err error) error {
 }
 
 func (r *receiving) received(f fetched) {
-	n := 0
+	hook := r.queue.cfg.Hooks.Received
+	if hook == nil || !f.any {
+		return
+	}
+	n, bytes := 0, 0
 	for _, ds := range f.shares {
 		n += len(ds)
+		for _, d := range ds {
+			bytes += sizeOf(d.Body, d.Attributes)
+		}
 	}
-	if hook := r.queue.cfg.Hooks.Received; hook != nil && n > 0 {
-		hook(n)
-	}
+	hook(n, bytes)
 }
 
 // run asks for messages while somebody waits for some.

@@ -103,9 +103,8 @@ func newID() string {
 
 // check returns why m can't be sent to a queue.
 func (m *Message) check(cfg *Config, fifo bool) error {
-	size := len(m.Body)
-	for name, value := range m.Attributes {
-		size += len(name) + len(value)
+	size := sizeOf(m.Body, m.Attributes)
+	for name := range m.Attributes {
 		switch {
 		case name == "" || len(name) > maxAttribute:
 			return fmt.Errorf("queue: an attribute's name has %d bytes, not 1 to %d", len(name), maxAttribute)
@@ -135,6 +134,15 @@ func (m *Message) check(cfg *Config, fifo bool) error {
 		return fmt.Errorf("queue: Message.UniqueFor is %v, with Unique %q", m.UniqueFor, m.Unique)
 	}
 	return nil
+}
+
+// sizeOf is how many bytes a message has for limits and hooks.
+func sizeOf(body []byte, attributes map[string]string) int {
+	size := len(body)
+	for name, value := range attributes {
+		size += len(name) + len(value)
+	}
+	return size
 }
 
 // label is a group or an id as it stands in a blob: empty, or without spaces.

@@ -156,10 +156,11 @@ type Config struct {
 
 // Hooks are optional funcs, called from any goroutine. They should return soon.
 type Hooks struct {
-	// Sent is called with how many messages and bytes of body and attributes the server has taken in a call.
+	// Sent is called with how many messages, and bytes of body and attributes, the server has taken in a call, duplicates among
+	// them: never with none.
 	Sent func(messages, bytes int)
-	// Received is called with how many messages a call has brought.
-	Received func(messages int)
+	// Received is called with how many messages, and bytes of body and attributes, a call has brought: never with none.
+	Received func(messages, bytes int)
 	// Settled is called with how many receipts a call has acknowledged, extended or given back.
 	Settled func(receipts int)
 	// Buried is called with each message that this process has moved to the dead letters.

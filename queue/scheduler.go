@@ -271,7 +271,7 @@ func (q *Queue) sendOnce(ctx context.Context, name string, due time.Time, m Mess
 	if m.Group != "" && len(s.parts) > 1 && s.partOf(m.Group) != s.partOf(name) {
 		return Sent{}, fmt.Errorf("queue: job %q: in a queue of several partitions its message has no Group but its Name", name)
 	}
-	it := &sending{id: newID()}
+	it := &sending{id: newID(), bytes: sizeOf(m.Body, m.Attributes)}
 	it.blob = m.blob(it.id, nil)
 	o := options{unique: label(m.Unique), once: label(name), onceAt: strconv.FormatInt(due.Unix(), 10)}
 	if o.unique != "" {

@@ -28,6 +28,7 @@ const (
 // sending is a message on its way.
 type sending struct {
 	id, options, blob string
+	bytes             int // of body and attributes
 	sent              Sent
 }
 
@@ -77,7 +78,7 @@ func (q *Queue) sendBatch(ctx context.Context, messages []Message) ([]Sent, erro
 	parts := make(map[*partition][]*sending, 1)
 	for i := range messages {
 		m := &messages[i]
-		it := &sending{}
+		it := &sending{bytes: sizeOf(m.Body, m.Attributes)}
 		items[i] = it
 		if it.sent.Err = m.check(&q.cfg, s.fifo); it.sent.Err != nil {
 			continue
@@ -158,10 +159,8 @@ func (s *state) choose(where string) *partition {
 func (q *Queue) sendAll(ctx context.Context, s *state, p *partition, batch []*sending) {
 	args := make([]string, 1, 2+len(batch))
 	args[0] = strconv.Itoa(len(batch)) + " " + s.kind()
-	bytes := 0
 	for _, it := range batch {
 		args = append(args, it.options+it.blob)
-		bytes += len(it.blob)
 	}
 	var notDurable error
 	reply, err := q.onPartition(ctx, s, p, func() ([]valkey.ValkeyMessage, error) {
@@ -191,8 +190,24 @@ func (q *Queue) sendAll(ctx context.Context, s *state, p *partition, batch []*se
 		}
 		return
 	}
-	if hook := q.cfg.Hooks.Sent; hook != nil {
-		hook(len(batch), bytes)
+	q.tell(batch)
+}
+
+// tell lets Hooks.Sent know what the server has taken of a batch.
+func (q *Queue) tell(batch []*sending) {
+	hook := q.cfg.Hooks.Sent
+	if hook == nil {
+		return
+	}
+	n, bytes := 0, 0
+	for _, it := range batch {
+		if it.sent.Err == nil {
+			n++
+			bytes += it.bytes
+		}
+	}
+	if n > 0 {
+		hook(n, bytes)
 	}
 }
 
