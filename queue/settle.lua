@@ -154,18 +154,29 @@ for group in pairs(touched) do
   end
 end
 if fifo and #names > 0 then
+  local there, of = {}, {} -- what is still in flight of these groups, and whose it is
   for i, receipts in ipairs(call('HMGET', held, unpack(names))) do
-    local order, last, group = {}, 0, names[i]
     for member in string.gmatch(not left[receipts] and receipts or '', '%S+') do
-      local score = not left[member] and call('ZSCORE', flight, member)
-      if score then
-        order[#order + 1], last = member, math.max(last, tonumber(score))
+      if not left[member] then
+        there[#there + 1], of[#of + 1] = member, names[i]
       end
     end
-    if #order > 0 then
-      call('HSET', held, group, table.concat(order, ' '))
-      call('ZADD', locked, string.format('%.0f', last), group)
-      if last < now + 2000 then
+  end
+  local order, last = {}, {}
+  for from = 1, #there, 1000 do
+    for i, score in ipairs(call('ZMSCORE', flight, unpack(there, from, math.min(#there, from + 999)))) do
+      if score then
+        local member, group = there[from + i - 1], of[from + i - 1]
+        order[group], last[group] = order[group] or {}, math.max(last[group] or 0, tonumber(score))
+        table.insert(order[group], member)
+      end
+    end
+  end
+  for _, group in ipairs(names) do
+    if order[group] then
+      call('HSET', held, group, table.concat(order[group], ' '))
+      call('ZADD', locked, string.format('%.0f', last[group]), group)
+      if last[group] < now + 2000 then
         woken = woken + 1
       end
     else
