@@ -118,33 +118,19 @@ func (m *mover) bury(ctx context.Context, known *state, p *partition, target *Qu
 	call := func(s *script.Script, args []string) ([]valkey.ValkeyMessage, error) {
 		return q.onPartition(ctx, known, p, func() ([]valkey.ValkeyMessage, error) { return q.exec(ctx, s, p.keys, args) })
 	}
-	reply, err := call(dying, []string{strconv.Itoa(maxMove)})
-	if err != nil {
-		return 0, err
-	}
+	// Those that can't be read stay, and hold up nobody.
 	var ds []*Delivery
 	var members, done []string // members of ds; what leaves the queue
-	for at := 1; at+2 < len(reply); at += 3 {
-		member, err := reply[at].ToString()
+	for skip, full := 0, true; full && len(ds)+len(done) == 0; {
+		reply, err := call(dying, []string{strconv.Itoa(maxMove), strconv.Itoa(skip)})
 		if err != nil {
 			return 0, err
 		}
-		blob, err := reply[at+1].ToString()
-		if err != nil { // somebody has deleted it by hand
-			done = append(done, member)
-			continue
+		full = len(reply) == 1+3*maxMove
+		skip += maxMove
+		if ds, members, done, err = m.read(p, reply); err != nil {
+			return 0, err
 		}
-		d, err := parse(p.index, member, blob)
-		if err != nil {
-			q.log.Error("a dead message can't be read", "queue", q.cfg.Name, "receipt", member, "error", err)
-			continue
-		}
-		reason, err := reply[at+2].ToString()
-		if err != nil {
-			reason = fmt.Sprintf("received %d times, and never acknowledged", d.Receives)
-		}
-		d.Dead = &Dead{Queue: q.cfg.Name, Reason: reason, Receives: d.Receives, Sent: d.Sent, mark: strings.Split(member, ":")[4]}
-		ds, members = append(ds, d), append(members, member)
 	}
 	// What the other queue has leaves this one, also if it had no room for the rest.
 	sent, failed := target.put(ctx, q.cfg.Name, ds, true)
@@ -167,6 +153,34 @@ func (m *mover) bury(ctx context.Context, known *state, p *partition, target *Qu
 		}
 	}
 	return len(done), failed
+}
+
+// read takes apart what dying.lua has answered: messages, their receipts, and receipts whose messages are gone.
+func (m *mover) read(p *partition, reply []valkey.ValkeyMessage) (ds []*Delivery, members, done []string, err error) {
+	q := m.queue
+	for at := 1; at+2 < len(reply); at += 3 {
+		member, err := reply[at].ToString()
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		blob, err := reply[at+1].ToString()
+		if err != nil { // somebody has deleted it by hand
+			done = append(done, member)
+			continue
+		}
+		d, err := parse(p.index, member, blob)
+		if err != nil {
+			q.log.Error("a dead message can't be read", "queue", q.cfg.Name, "receipt", member, "error", err)
+			continue
+		}
+		reason, err := reply[at+2].ToString()
+		if err != nil {
+			reason = fmt.Sprintf("received %d times, and never acknowledged", d.Receives)
+		}
+		d.Dead = &Dead{Queue: q.cfg.Name, Reason: reason, Receives: d.Receives, Sent: d.Sent, mark: strings.Split(member, ":")[4]}
+		ds, members = append(ds, d), append(members, member)
+	}
+	return ds, members, done, nil
 }
 
 // sibling returns another queue of the same server, as it is.

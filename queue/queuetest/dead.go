@@ -178,3 +178,35 @@ func redrive(t *testing.T, env valkeytest.Env) {
 		t.Errorf("moved %d, %v", moved, err)
 	}
 }
+
+// unreadable holds that dead messages which nobody can read, more of them than are moved at a time, hold up none of the others, and
+// stay.
+func unreadable(t *testing.T, env valkeytest.Env) {
+	ctx := t.Context()
+	prefix := valkeytest.Prefix(t)
+	q := New(t, env, queue.Config{Prefix: prefix, DeadLetters: "q dead"})
+	send(t, q, text("readable"))
+	base := prefix + ":queue:{q:0}:"
+	const many = 130
+	for i := range many {
+		id := fmt.Sprintf("%022d", i)
+		for _, args := range [][]string{
+			{"HSET", base + "msg", id, "what is this?"},
+			{"ZADD", base + "dead", "1", id + ":1:1790000000000:13:-abcdefghijklmnopqrst:"},
+			{"HINCRBY", base + "meta", "n", "1"},
+		} {
+			if err := do(t, env, args...).Error(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	d := receive(t, q, hour, "readable")[0]
+	if err := q.Reject(ctx, d.Receipt, "no"); err != nil {
+		t.Fatal(err)
+	}
+	arrive(t, New(t, env, queue.Config{Prefix: prefix, Name: "q dead"}), 1)
+	until(t, "the rest", func() bool {
+		s, err := q.Stats(ctx)
+		return err == nil && s.Dying == many
+	})
+}

@@ -68,6 +68,7 @@ var timed = []test{
 	{"LongPoll", longPoll},
 	{"TooLate", tooLate},
 	{"ForeignTypes", foreignTypes},
+	{"Unreadable", unreadable},
 	{"PeekLarge", peekLarge},
 	{"ForeignSend", foreignSend},
 	{"ForeignReceive", foreignReceive},
