@@ -261,6 +261,7 @@ if room > 0 then
   if #back > 0 then
     call('LLEN', groups)
   end
+  local callers, ready, barred, turn = select(2, string.gsub(ARGV[1], '%d+', '')), {}, {}, 1
   for most in string.gmatch(ARGV[1], '%d+') do
     share = tonumber(most)
     local before = #out
@@ -274,17 +275,25 @@ if room > 0 then
         index = index + 1
         take(back[index - 1], true)
       else
-        local group = turns > 0 and fresh > 0 and call('LPOP', groups)
+        if not ready[turn] and turns > 0 and fresh > 0 then -- each caller left takes of one group at least
+          ready, turn = call('LPOP', groups, math.min(callers, turns)) or {}, 1
+          barred = #ready > 0 and call('ZMSCORE', locked, unpack(ready))
+        end
+        local group = turns > 0 and fresh > 0 and ready[turn]
         if not group then
           break
         end
-        turns = turns - 1
-        if not mine[group] and not call('ZSCORE', locked, group) then
+        turn, turns = turn + 1, turns - 1
+        if not mine[group] and not barred[turn - 1] then
           take(group)
         end
       end
     end
+    callers = callers - 1
     shares[#shares + 1] = string.format('%d', (#out - before) / 2)
+  end
+  for i = #ready, turn, -1 do -- those that nobody has come to are the first again
+    call('LPUSH', groups, ready[i])
   end
 end
 
