@@ -138,6 +138,7 @@ func (c *contender) logIn(ctx context.Context, b *B, login func(i int) http.Hand
 
 // oursWith begins sessions that belong to nobody, as those of scs do, or to a user each.
 func oursWith(ctx context.Context, b *B, addr string, cfg session.Config, size int, asUser bool) *contender {
+	cfg.Timeout = 10 * time.Second // a machine that is busy makes a round slow, as it does the peers', and ends it for nobody
 	m, err := session.New[visit](connectTo(ctx, b, addr), cfg)
 	b.Must(err)
 	b.Cleanup(m.Close)
