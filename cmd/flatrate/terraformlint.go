@@ -59,8 +59,3 @@ func writeLint(w io.Writer, r terraform.Report) error {
 	}
 	return out.err
 }
-
-type terraformUpgradeCmd struct{}
-
-// Run rewrites.
-func (c *terraformUpgradeCmd) Run() error { return nil }

@@ -64,10 +64,10 @@ func plural(n int, word string) string {
 }
 
 func (p Plan) header(b body) {
-	titles := map[string]string{Pair: "a primary with its replica", Cluster: "a cluster", Serverless: "ElastiCache Serverless", Durable: "a durable cluster"}
+	titles := map[string]string{Pair: "a primary and a replica", Cluster: "a cluster", Serverless: "ElastiCache Serverless", Durable: "a durable cluster"}
 	title := titles[p.Kind]
 	if p.Kind == Pair && p.Groups[0].Side.Count > 2 {
-		title = fmt.Sprintf("a primary with %d replicas", p.Groups[0].Side.Count-1)
+		title = fmt.Sprintf("a primary and %d replicas", p.Groups[0].Side.Count-1)
 	}
 	version := "Valkey " + p.Version
 	if p.Kind == Serverless {
@@ -78,7 +78,7 @@ func (p Plan) header(b body) {
 	for _, g := range p.Groups {
 		b.comment(fmt.Sprintf("  %-20s %9s  %s", p.id(g), report.USD(g.Side.USD), p.what(g.Side)))
 		for _, l := range g.Side.Lines {
-			b.comment(fmt.Sprintf("  %-20s %9s  %s x %s at $%v%s", "", "", report.Amount(l.Units), l.Unit, l.PriceUSD, per(l.Per)))
+			b.comment(fmt.Sprintf("  %-20s %9s  %s x %s at $%s%s%s", "", "", report.Amount(l.Units), l.Unit, strconv.FormatFloat(l.PriceUSD, 'g', 6, 64), per(l.Per), term(g.Side)))
 		}
 		b.comment(fmt.Sprintf("  %-20s %9s  for %s; needs %s of %s", "", "", blocksOf(g), report.Bytes(int64(g.Need.Bytes)), report.Bytes(g.Side.UsableBytes)))
 	}
@@ -309,6 +309,14 @@ func per(n float64) string {
 		return ""
 	}
 	return " per " + report.Amount(n)
+}
+
+// term says how nodes are paid for, unless on demand.
+func term(side cost.FlatSide) string {
+	if side.Term == "" || side.Term == cost.OnDemand || side.Kind == cost.Serverless {
+		return ""
+	}
+	return ", " + string(side.Term)
 }
 
 // blocksOf names the blocks of a group.
