@@ -230,11 +230,11 @@ func TestLintOneFile(t *testing.T) {
 // TestLintErrors has a file and a line in each error.
 func TestLintErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		"resource \"a\" \"b\" {\n  x = \n}\n":                                                                           "main.tf:2:7: ",
-		"resource \"google_redis_instance\" \"b\" {\n}\n":                                                               "main.tf:1: no ElastiCache in it: google_redis_instance is of the provider google",
-		"# nothing\n":                                                                                                   "main.tf:1: no ElastiCache in it",
+		"resource \"a\" \"b\" {\n  x = \n}\n":             "main.tf:2:7: ",
+		"resource \"google_redis_instance\" \"b\" {\n}\n": "main.tf:1: no ElastiCache in it: google_redis_instance is of the provider google",
+		"# nothing\n": "main.tf:1: no ElastiCache in it",
 		"terraform {\n  required_providers {\n    aws = {\n      source = \"acme/aws\"\n    }\n  }\n}\n" + sound[9:10]: "main.tf:3: the provider aws is \"acme/aws\"",
-		"resource \"aws_elasticache_user\" \"b\" {\n": "main.tf:1:",
+		"resource \"aws_elasticache_user\" \"b\" {\n":                                                                  "main.tf:1:",
 		"\xff\xfe": "main.tf:1:",
 	} {
 		dir := t.TempDir()

@@ -95,7 +95,7 @@ func groupID(e hclsyntax.Expression) bool {
 func (l *linter) undeclared(b *block, body *hclsyntax.Body) {
 	for _, a := range sorted(body.Attributes) {
 		for _, name := range references(a.Expr) {
-			if !l.declared[name] {
+			if !l.declared[name] && !l.partly {
 				l.find(b, a.SrcRange.Start.Line, "undeclared", fmt.Sprintf("%s refers to %s, which is not declared", a.Name, name), "declare it, or name what is there")
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/flatrate/flatrate/cost"
@@ -96,6 +97,8 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("--maintenance must be a weekly hour in UTC as sun:03:00-sun:04:00, not %q", o.Maintenance)
 	case !daily.MatchString(o.Snapshot):
 		return fmt.Errorf("--snapshots must be a daily hour in UTC as 01:00-02:00, not %q", o.Snapshot)
+	case overlaps(o.Snapshot, o.Maintenance) && o.Retention > 0 && o.Kind != Serverless:
+		return fmt.Errorf("--snapshots: %s overlaps with --maintenance %s, which AWS refuses", o.Snapshot, o.Maintenance)
 	case o.Retention < 0 || o.Retention > 35:
 		return fmt.Errorf("--snapshot-days must be from 0 to 35, not %d", o.Retention)
 	case !slices.Contains(logDays, o.LogDays):
@@ -144,6 +147,29 @@ func (o *Options) validateNodes() error {
 		}
 	}
 	return nil
+}
+
+// overlaps says whether a daily window and a weekly one share a minute of its day.
+func overlaps(day, week string) bool {
+	minutes := func(t string) int {
+		hour, _ := strconv.Atoi(t[:2])
+		minute, _ := strconv.Atoi(t[3:])
+		return hour*60 + minute
+	}
+	span := func(from, to string) [2]int {
+		a, b := minutes(from), minutes(to)
+		if b <= a {
+			b += 24 * 60
+		}
+		return [2]int{a, b}
+	}
+	d, w := span(day[:5], day[6:]), span(week[4:9], week[14:])
+	for _, shift := range []int{-24 * 60, 0, 24 * 60} {
+		if d[0]+shift < w[1] && w[0] < d[1]+shift {
+			return true
+		}
+	}
+	return false
 }
 
 // logDays are what CloudWatch takes, up to a year.

@@ -44,6 +44,7 @@ type config struct {
 	blocks   []*block
 	declared map[string]bool // "aws_kms_key.this", "data.aws_region.current"
 	locals   map[string]hclsyntax.Expression
+	partly   bool // a file beside the one that was asked for can't be read
 }
 
 // block is a top-level block with where it stands.
@@ -88,6 +89,15 @@ func problem(name string, diags hcl.Diagnostics) error {
 		return fmt.Errorf("%s:%d:%d: %s: %s", name, line, column, d.Summary, strings.Join(strings.Fields(d.Detail), " "))
 	}
 	return nil
+}
+
+// readSource reads and parses a file.
+func readSource(name string) (*source, error) {
+	data, err := readFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return parse(name, data)
 }
 
 // parse reads one file's syntax.
@@ -140,16 +150,18 @@ func read(path string) (*config, []string, error) {
 		return nil, nil, fmt.Errorf("%s: over %d files", path, maxFiles)
 	}
 	for _, name := range files {
-		data, err := readFile(name)
-		if err != nil {
+		asked := info.IsDir() || name == path
+		s, err := readSource(name)
+		switch {
+		case err == nil:
+			s.asked = asked
+			c.add(s)
+		case asked:
 			return nil, nil, err
+		default:
+			c.partly = true
+			notes = append(notes, fmt.Sprintf("%v; what else it declares is not known, and nothing is reported as undeclared", err))
 		}
-		s, err := parse(name, data)
-		if err != nil {
-			return nil, nil, err
-		}
-		s.asked = info.IsDir() || name == path
-		c.add(s)
 	}
 	return c, notes, nil
 }
