@@ -191,7 +191,7 @@ func (u *upgrader) replicationGroup(b *block, group *block) {
 			if onCluster {
 				name += ".cluster.on"
 			}
-			u.replace(a.Expr.Range(), strconv.Quote(name))
+			u.replace(a.Expr.Range(), quoted(name))
 		case known:
 			u.note(b, fmt.Sprintf("its parameter group %q has to be one of the family %s", name, Family(u.to)))
 		default:
@@ -245,7 +245,7 @@ func (u *upgrader) parameterGroup(b *block, used bool) {
 		case removed[parameter] != 0 && majorOf(u.to) >= removed[parameter]:
 			u.remove(p)
 		case newer != parameter:
-			u.replace(p.Body.Attributes["name"].Expr.Range(), strconv.Quote(newer))
+			u.replace(p.Body.Attributes["name"].Expr.Range(), quoted(newer))
 		}
 	}
 	u.makeFirst(b)
@@ -296,7 +296,7 @@ func (u *upgrader) serverless(b *block) {
 func (u *upgrader) set(body *hclsyntax.Body, name, value, behind string) {
 	if a := body.Attributes[name]; a != nil {
 		if old, _ := u.literal(body, name); old != value {
-			u.replace(a.Expr.Range(), strconv.Quote(value))
+			u.replace(a.Expr.Range(), quoted(value))
 		}
 		return
 	}
@@ -308,10 +308,10 @@ func (u *upgrader) set(body *hclsyntax.Body, name, value, behind string) {
 		return
 	}
 	end := after.SrcRange.End.Byte
-	for end < len(u.data) && u.data[end] != '\n' && u.data[end] != '\r' { // a comment may stand behind it
+	for end < len(u.data) && u.data[end] != '\n' && !bytes.HasPrefix(u.data[end:], []byte("\r\n")) { // a comment may stand behind it
 		end++
 	}
-	u.insert(end, "\n"+u.indent(after.SrcRange)+name+" = "+strconv.Quote(value))
+	u.insert(end, "\n"+u.indent(after.SrcRange)+name+" = "+quoted(value))
 }
 
 // indent is the white space before what begins in a range.
