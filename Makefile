@@ -9,7 +9,7 @@ each = @set -e; for m in $(MODULES); do echo "-- $$m: $(1)"; (cd $$m && $(1)); d
 
 NEWER    ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flatrate
 
-.PHONY: help servers test newer newest race lint build bench fuzz fault interleavings raced million browser oracle queue-oracle cur meter soak tidy release-check
+.PHONY: help servers test newer newest race lint build bench fuzz fault interleavings raced million browser oracle queue-oracle cur meter soak compatibility terraform-check tidy release-check
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -73,6 +73,13 @@ oracle: servers ## Hold the rate limits against an exact model, a million operat
 
 queue-oracle: servers ## Hold the queue against its model, a million steps of a standard and a FIFO queue
 	FLATRATE_QUEUE_STEPS=1000000 go test -count=1 -v -timeout 60m -run '^TestOracle$$' ./queue
+
+compatibility: servers ## Run the clients of other languages unchanged, and write the table of docs/compatibility.md
+	cd proof && go test -count=1 -run '^TestCompatibility$$' ./interop -update
+
+terraform-check: ## Hold what flatrate terraform writes against the AWS provider's schema, and OpenTofu if it is on the PATH (TOFU)
+	sh tools/terraform-schema.sh $(NEWER)/terraform
+	cd proof && FLATRATE_TERRAFORM_SCHEMA=$(NEWER)/terraform go test -count=1 -v -timeout 30m -run '^TestTerraform' ./interop
 
 tidy: ## Tidy every module
 	$(call each,go mod tidy)

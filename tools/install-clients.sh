@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the other languages' clients and the gateways available that the tests in proof/interop run: Python's and
-# PHP's redis modules, nginx, HAProxy, Caddy, wrk and databases as root on Debian or Ubuntu, Node's packages wherever npm is. What
+# PHP's redis modules and predis, nginx, HAProxy, Caddy, wrk and databases as root on Debian or Ubuntu, Node's packages wherever npm is. What
 # can't be had is said, and its tests are left out. Nothing is started.
 set -eu
 
@@ -13,7 +13,7 @@ if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
 	fi
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get -qq update || true
-	for package in python3-redis php-cli php-redis nginx-light haproxy caddy wrk postgresql mariadb-server; do
+	for package in python3-redis php-cli php-redis php-nrk-predis nginx-light haproxy caddy wrk postgresql mariadb-server; do
 		dpkg -s "$package" >/dev/null 2>&1 ||
 			apt-get -qq install -y --no-install-recommends "$package" >/dev/null ||
 			echo "flatrate: no package $package: its tests are left out" >&2

@@ -15,19 +15,21 @@ import (
 const (
 	exitError       = 1
 	exitUsage       = 2
+	exitFindings    = 3
 	exitInterrupted = 130
 )
 
 // commands is the whole command line.
 type commands struct {
-	Replay  replayCmd  `cmd:"" help:"Send an access log through rate limits, sessions and a cache, and price the result."`
-	Cost    costCmd    `cmd:"" help:"Say what metered services cost, and what a flat rate would, with a verdict for each."`
-	Prices  pricesCmd  `cmd:"" help:"List or update the prices that cost uses."`
-	Sample  sampleCmd  `cmd:"" help:"Write a generated access log to standard output."`
-	Serve   serveCmd   `cmd:"" help:"Serve rate limits over HTTP, and to Envoy over gRPC."`
-	Queue   queueCmd   `cmd:"" help:"Look at queues, send to them, and move, delete or stop what is in them."`
-	Config  configCmd  `cmd:"" help:"Check a configuration of serve."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Replay    replayCmd    `cmd:"" help:"Send an access log through rate limits, sessions and a cache, and price the result."`
+	Cost      costCmd      `cmd:"" help:"Say what metered services cost, and what a flat rate would, with a verdict for each."`
+	Prices    pricesCmd    `cmd:"" help:"List or update the prices that cost uses."`
+	Sample    sampleCmd    `cmd:"" help:"Write a generated access log to standard output."`
+	Terraform terraformCmd `cmd:"" help:"Write Terraform for ElastiCache, find what is wrong with it, and take Redis OSS to Valkey in it."`
+	Serve     serveCmd     `cmd:"" help:"Serve rate limits over HTTP, and to Envoy over gRPC."`
+	Queue     queueCmd     `cmd:"" help:"Look at queues, send to them, and move, delete or stop what is in them."`
+	Config    configCmd    `cmd:"" help:"Check a configuration of serve."`
+	Version   versionCmd   `cmd:"" help:"Print the version."`
 
 	globals
 }
@@ -141,6 +143,9 @@ func exitCode(ctx context.Context, err error, io stdio) int {
 	}
 	if errors.As(err, new(usageError)) {
 		return exitUsage
+	}
+	if errors.As(err, new(findingsError)) {
+		return exitFindings
 	}
 	return exitError
 }

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/flatrate/flatrate/cmd/flatrate/internal/terraform"
 )
 
 // TestPageShowsWhatRuns runs the example of docs/cli.md.
@@ -136,6 +139,50 @@ func TestCostPageNamesEveryFlag(t *testing.T) {
 	for _, name := range flag.FindAllString(string(text), -1) {
 		if !helped[name] {
 			t.Errorf("docs/cost.md names %s, which there is not", name)
+		}
+	}
+}
+
+// TestTerraformPageNamesEveryFlag compares docs/terraform.md with the help, both ways: what cost has too is told there.
+func TestTerraformPageNamesEveryFlag(t *testing.T) {
+	text, err := os.ReadFile("../../docs/terraform.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flag := regexp.MustCompile(`--[a-z][a-z-]*`)
+	help := func(args ...string) []string {
+		var out, problems bytes.Buffer
+		if code := run(t.Context(), append(args, "--help"), stdio{nil, &out, &problems}); code != 0 {
+			t.Fatal(problems.String())
+		}
+		return flag.FindAllString(out.String(), -1)
+	}
+	known := append(help("cost"), help("terraform", "lint")...)
+	for _, args := range [][]string{{"terraform", "generate"}, {"terraform", "lint"}, {"terraform", "upgrade"}} {
+		names := help(args...)
+		known = append(known, names...)
+		for _, name := range names {
+			if !slices.Contains(help("cost"), name) && !strings.Contains(string(text), name) {
+				t.Errorf("docs/terraform.md does not name %s", name)
+			}
+		}
+	}
+	if len(known) < 90 {
+		t.Fatalf("the help names only %v", known)
+	}
+	for _, name := range flag.FindAllString(string(text), -1) {
+		if !slices.Contains(known, name) {
+			t.Errorf("docs/terraform.md names %s, which there is not", name)
+		}
+	}
+	for _, rule := range terraform.Rules {
+		if !strings.Contains(string(text), "| `"+rule.Name+"` |") {
+			t.Errorf("docs/terraform.md does not name the rule %s", rule.Name)
+		}
+	}
+	for _, b := range terraform.Blocks {
+		if !strings.Contains(string(text), "| "+b.Name+" | "+map[bool]string{true: "yes", false: "no"}[b.Expendable]+" | "+b.Evicted+" |\n") {
+			t.Errorf("docs/terraform.md says something else of %s than the header: %s", b.Name, b.Evicted)
 		}
 	}
 }
