@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -15,6 +16,7 @@ import (
 const (
 	exitError       = 1
 	exitUsage       = 2
+	exitFindings    = 3
 	exitInterrupted = 130
 )
 
@@ -26,6 +28,7 @@ type commands struct {
 	Sample  sampleCmd  `cmd:"" help:"Write a generated access log to standard output."`
 	Serve   serveCmd   `cmd:"" help:"Serve rate limits over HTTP, and to Envoy over gRPC."`
 	Queue   queueCmd   `cmd:"" help:"Look at queues, send to them, and move, delete or stop what is in them."`
+	Doctor  doctorCmd  `cmd:"" help:"Look at a server or an RDB file: what takes the memory, and what is wrong."`
 	Config  configCmd  `cmd:"" help:"Check a configuration of serve."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
@@ -121,7 +124,9 @@ func run(ctx context.Context, args []string, io stdio) int {
 		io.warnAll(err)
 		return exitUsage
 	}
-	if onCommandLine(parsed, "valkey") && hasPassword(cli.Valkey) {
+	if onCommandLine(parsed, "valkey") && hasPassword(cli.Valkey) || slices.ContainsFunc(args, func(a string) bool {
+		return strings.Contains(a, "://") && !strings.HasPrefix(a, "-") && a != cli.Valkey && hasPassword(a)
+	}) {
 		io.warn("warning: others can read the password of --valkey in the process list; use FLATRATE_VALKEY or ?password_file=PATH")
 	}
 	return exitCode(ctx, parsed.Run(cli.globals), io)
@@ -141,6 +146,9 @@ func exitCode(ctx context.Context, err error, io stdio) int {
 	}
 	if errors.As(err, new(usageError)) {
 		return exitUsage
+	}
+	if errors.As(err, new(findingsError)) {
+		return exitFindings
 	}
 	return exitError
 }
