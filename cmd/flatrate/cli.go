@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -26,6 +27,7 @@ type commands struct {
 	Prices    pricesCmd    `cmd:"" help:"List or update the prices that cost uses."`
 	Sample    sampleCmd    `cmd:"" help:"Write a generated access log to standard output."`
 	Terraform terraformCmd `cmd:"" help:"Write Terraform for ElastiCache, find what is wrong with it, and take Redis OSS to Valkey in it."`
+	Doctor    doctorCmd    `cmd:"" help:"Look at a server or an RDB file: what takes the memory, and what is wrong."`
 	Serve     serveCmd     `cmd:"" help:"Serve rate limits over HTTP, and to Envoy over gRPC."`
 	Queue     queueCmd     `cmd:"" help:"Look at queues, send to them, and move, delete or stop what is in them."`
 	Config    configCmd    `cmd:"" help:"Check a configuration of serve."`
@@ -123,7 +125,9 @@ func run(ctx context.Context, args []string, io stdio) int {
 		io.warnAll(err)
 		return exitUsage
 	}
-	if onCommandLine(parsed, "valkey") && hasPassword(cli.Valkey) {
+	if onCommandLine(parsed, "valkey") && hasPassword(cli.Valkey) || slices.ContainsFunc(args, func(a string) bool {
+		return strings.Contains(a, "://") && !strings.HasPrefix(a, "-") && a != cli.Valkey && hasPassword(a)
+	}) {
 		io.warn("warning: others can read the password of --valkey in the process list; use FLATRATE_VALKEY or ?password_file=PATH")
 	}
 	return exitCode(ctx, parsed.Run(cli.globals), io)

@@ -51,3 +51,24 @@ func (r *readerAt) ReadAt(p []byte, at int64) (int, error) {
 	_ = r.bar.Set64(min(r.size, max(r.bar.State().CurrentNum, at+int64(n))))
 	return n, err
 }
+
+// ProgressCount draws a bar of things that are counted, on a terminal. Call set with how many are done of how many; a total
+// of zero is not known.
+func ProgressCount(w io.Writer) (set func(done, total int64), finish func()) {
+	file, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return func(int64, int64) {}, func() {}
+	}
+	var bar *progressbar.ProgressBar
+	return func(done, total int64) {
+			if bar == nil {
+				bar = progressbar.NewOptions64(max(1, total), progressbar.OptionSetWriter(w), progressbar.OptionShowCount(),
+					progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+			}
+			_ = bar.Set64(min(done, max(1, total)))
+		}, func() {
+			if bar != nil {
+				_ = bar.Finish()
+			}
+		}
+}

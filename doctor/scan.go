@@ -1,0 +1,462 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/flatrate/flatrate/internal/server"
+	"github.com/valkey-io/valkey-go"
+)
+
+const (
+	batchKeys       = 1000
+	checkpointEvery = 5 * time.Second
+)
+
+// Scan looks at the server or the cluster of client, at the database that client has selected. It returns
+// what it has seen beside an error that ends it early, if that is anything.
+//
+// For each batch of 1,000 keys it makes two round trips, and up to two more if there are collections among
+// them. Only primaries are asked. Keys written or deleted meanwhile may be counted or not, as with SCAN; keys
+// that a cluster moves are counted at most on each side, and make the report incomplete.
+func Scan(ctx context.Context, client valkey.Client, cfg Config) (Report, error) {
+	if client == nil {
+		return Report{}, fmt.Errorf("%w: client is nil", ErrConfig)
+	}
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return Report{}, err
+	}
+	info, err := server.Probe(ctx, client)
+	if err != nil {
+		return Report{}, fmt.Errorf("doctor: %w", err)
+	}
+	s := &scan{cfg: cfg, client: client, info: info, refused: &refusals{}, ends: map[string]string{}}
+	s.model = newModel(s.info.Kind, info.Version.Major, info.Version.Minor, int64(cmp.Or(cfg.Quantum, 8)))
+	s.decided = cfg.Quantum != 0
+	if err := s.primaries(ctx); err != nil {
+		return Report{}, err
+	}
+	if err := s.begin(ctx); err != nil {
+		return Report{}, err
+	}
+	err = s.keys(ctx)
+	if err != nil && s.tally.Seen == 0 {
+		return Report{}, err
+	}
+	return s.report(ctx, err)
+}
+
+// scan is a scan that runs.
+type scan struct {
+	cfg     Config
+	client  valkey.Client
+	info    server.Info
+	nodes   []*asker
+	before  []health
+	refused *refusals
+	model   model
+	decided bool // the allocator is known
+	tally   *tally
+	ends    map[string]string // node: the cursor to go on from; "done" if all were seen
+	saved   time.Time
+	samples int64 // keys to draw; zero scans
+}
+
+// checkpoint is what stands before the tally in a state.
+type checkpoint struct {
+	Nodes   map[string]string
+	Quantum int64
+	Decided bool
+}
+
+// primaries finds the nodes to ask.
+func (s *scan) primaries(ctx context.Context) error {
+	nodes := s.client.Nodes()
+	if len(nodes) == 0 {
+		return errors.New("doctor: the cluster has no slots")
+	}
+	perOp := time.Duration(0)
+	if s.cfg.MaxOps > 0 {
+		perOp = time.Second / time.Duration(s.cfg.MaxOps)
+	}
+	for addr, node := range nodes {
+		a := &asker{node: node, addr: addr, patience: s.cfg.Patience, perOp: perOp, refused: s.refused}
+		h, err := s.examine(ctx, a)
+		if err != nil {
+			return err
+		}
+		if len(nodes) > 1 && h.replication["role"] == "slave" {
+			continue
+		}
+		s.nodes, s.before = append(s.nodes, a), append(s.before, h)
+	}
+	return nil
+}
+
+func (s *scan) begin(ctx context.Context) error {
+	if !s.decided {
+		m, ok, err := s.nodes[0].ask(ctx, "MEMORY", "MALLOC-STATS")
+		if err != nil {
+			return err
+		}
+		text, _ := m.ToString()
+		if at := strings.Index(text, "Quantum size: "); ok && at >= 0 {
+			s.decided = true
+			if strings.HasPrefix(text[at:], "Quantum size: 16") {
+				s.model.quantum = 16
+			}
+		}
+	}
+	s.tally = newTally(s.cfg, s.cfg.now())
+	s.saved = s.cfg.now()
+	if len(s.cfg.Resume) > 0 {
+		var at checkpoint
+		t, err := resumeTally(s.cfg.Resume, &at, s.cfg)
+		if err != nil {
+			return err
+		}
+		for addr := range at.Nodes {
+			if !slices.ContainsFunc(s.nodes, func(a *asker) bool { return a.addr == addr }) {
+				return fmt.Errorf("%w: Resume: it is of another server: %s is not a node of this one", ErrConfig, addr)
+			}
+		}
+		s.tally, s.ends, s.decided, s.model.quantum = t, at.Nodes, at.Decided, at.Quantum
+	}
+	if s.cfg.Sample > 0 {
+		keys, err := s.size(ctx)
+		if err != nil {
+			return err
+		}
+		if keys > s.cfg.Sample {
+			s.samples = s.cfg.Sample
+		}
+	}
+	return nil
+}
+
+// size is how many keys there are.
+func (s *scan) size(ctx context.Context) (int64, error) {
+	var sum int64
+	for _, a := range s.nodes {
+		m, ok, err := a.ask(ctx, "DBSIZE")
+		if err != nil {
+			return 0, err
+		}
+		if ok {
+			n, _ := m.AsInt64()
+			sum += n
+		}
+	}
+	return sum, nil
+}
+
+// batch is keys and where the scan goes on behind them.
+type batch struct {
+	keys    []string
+	entries []entry
+	node    string
+	next    string
+	moved   int64
+	hidden  int64
+	err     error
+	usages  []usageSeen
+}
+
+type usageSeen struct {
+	usage    int64
+	encoding string
+}
+
+// keys looks at all nodes at once, and counts batches in the order in which they come; a node's own come in order.
+func (s *scan) keys(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	total, err := s.size(ctx)
+	if err != nil {
+		return err
+	}
+	out := make(chan batch)
+	var nodes sync.WaitGroup
+	for _, a := range s.nodes {
+		if s.ends[a.addr] == "done" {
+			continue
+		}
+		nodes.Go(func() { s.node(ctx, a, out) })
+	}
+	go func() { nodes.Wait(); close(out) }()
+	var failed error
+	for b := range out {
+		if b.err == nil && failed == nil {
+			b.err = s.count(b, total)
+		}
+		if b.err != nil && failed == nil {
+			failed = b.err
+			cancel()
+		}
+	}
+	if failed == nil {
+		failed = context.Cause(ctx)
+	}
+	if failed != nil && s.tally.Seen > 0 {
+		if err := s.save(); err != nil {
+			failed = errors.Join(failed, err)
+		}
+	}
+	return failed
+}
+
+func (s *scan) count(b batch, total int64) error {
+	s.decide(b)
+	for _, e := range b.entries {
+		e.bytes = s.sized(e)
+		s.tally.add(e)
+	}
+	s.tally.Moved += b.moved
+	s.tally.Hidden += b.hidden
+	s.ends[b.node] = b.next
+	if s.cfg.Progress != nil {
+		s.cfg.Progress(s.tally.Seen, total)
+	}
+	if s.cfg.now().Sub(s.saved) < checkpointEvery {
+		return nil
+	}
+	return s.save()
+}
+
+func (s *scan) save() error {
+	s.saved = s.cfg.now()
+	if s.cfg.Checkpoint == nil || s.samples > 0 {
+		return nil
+	}
+	state, err := s.tally.encode(checkpoint{s.ends, s.model.quantum, s.decided})
+	if err == nil {
+		err = s.cfg.Checkpoint(state)
+	}
+	return err
+}
+
+// decide finds the allocator's quantum out from the first small strings.
+func (s *scan) decide(b batch) {
+	if s.decided {
+		return
+	}
+	seen := 0
+	for _, e := range b.entries {
+		odd, ok := s.model.quantumOf(e.usage, e.encoding)
+		if ok && e.usage > 0 {
+			seen++
+			if odd {
+				s.model.quantum, s.decided = 8, true
+				return
+			}
+		}
+	}
+	if seen >= 8 {
+		s.model.quantum, s.decided = 16, true
+	}
+}
+
+// sized is what a key takes, its tables left out. Where MEMORY USAGE is refused it is an estimate by type and length.
+func (s *scan) sized(e entry) float64 {
+	ttl := e.end >= 0
+	if e.usage > 0 {
+		return s.model.correct(e.usage, e.key, e.kind, e.encoding, e.length, ttl)
+	}
+	if e.kind == "string" {
+		n, _ := s.model.str(int64(len(e.key)), e.length, e.encoding == "int", ttl)
+		return float64(n + s.model.expiry(ttl))
+	}
+	return float64(s.model.blob(int64(len(e.key)), 64*max(1, e.length), ttl) + s.model.expiry(ttl))
+}
+
+// node scans one node: while a batch is looked at, the next one is fetched.
+func (s *scan) node(ctx context.Context, a *asker, out chan<- batch) {
+	ordered := make(chan chan batch, 2)
+	go func() {
+		defer close(ordered)
+		fetch := s.scanned
+		if s.samples > 0 {
+			fetch = s.drawn
+		}
+		fetch(ctx, a, func(b batch) bool {
+			b.node = a.addr
+			done := make(chan batch, 1)
+			select {
+			case ordered <- done:
+			case <-ctx.Done():
+				return false
+			}
+			go func() {
+				if b.err == nil {
+					s.look(ctx, a, &b)
+				}
+				done <- b
+			}()
+			return b.err == nil
+		})
+	}()
+	for done := range ordered {
+		out <- <-done
+	}
+}
+
+// scanned fetches all keys in the order of the server's table.
+func (s *scan) scanned(ctx context.Context, a *asker, yield func(batch) bool) {
+	for cursor := cmp.Or(s.ends[a.addr], "0"); ; {
+		replies, err := a.do(ctx, 1, func() []valkey.Completed {
+			return []valkey.Completed{a.node.B().Arbitrary("SCAN", cursor, "COUNT", strconv.Itoa(batchKeys)).Build()}
+		})
+		var entry valkey.ScanEntry
+		if err == nil {
+			entry, err = replies[0].AsScanEntry()
+		}
+		if err != nil {
+			yield(batch{err: fmt.Errorf("doctor: SCAN on %s: %w", a.addr, err)})
+			return
+		}
+		cursor = strconv.FormatUint(entry.Cursor, 10)
+		next := cursor
+		if cursor == "0" {
+			next = "done"
+		}
+		if !yield(batch{keys: entry.Elements, next: next}) || next == "done" {
+			return
+		}
+	}
+}
+
+// drawn fetches a node's part of the sample. Where RANDOMKEY is refused, it is the first keys of SCAN: a table is in
+// the order of a hash.
+func (s *scan) drawn(ctx context.Context, a *asker, yield func(batch) bool) {
+	left := s.samples / int64(len(s.nodes))
+	for left > 0 {
+		n := int(min(left, batchKeys))
+		replies, err := a.do(ctx, n, func() []valkey.Completed {
+			cmds := make([]valkey.Completed, n)
+			for i := range cmds {
+				cmds[i] = a.node.B().Randomkey().Build()
+			}
+			return cmds
+		})
+		b := batch{err: err, next: "done"}
+		for i := range replies {
+			key, err := replies[i].ToString()
+			if isRefusal(err) {
+				s.refused.add("RANDOMKEY")
+				s.scanned(ctx, a, func(b batch) bool {
+					left -= int64(len(b.keys))
+					return yield(b) && left > 0
+				})
+				return
+			}
+			if err == nil {
+				b.keys = append(b.keys, key)
+			}
+		}
+		left -= int64(n)
+		if !yield(b) {
+			return
+		}
+	}
+}
+
+// report puts the report together.
+func (s *scan) report(ctx context.Context, failed error) (Report, error) {
+	r := Report{Format: 1, Source: "live", Taken: s.cfg.now().UTC(), Complete: failed == nil && s.tally.Moved == 0}
+	r.Server = Server{Kind: s.info.Kind, Version: s.info.Version.String(), Cluster: s.info.Cluster, Nodes: len(s.nodes), Policy: s.info.Eviction, Quantum: int(s.model.quantum)}
+	keys := s.tally.Seen
+	late := context.WithoutCancel(ctx)
+	late, cancel := context.WithTimeout(late, s.cfg.Patience)
+	defer cancel()
+	if s.samples > 0 && failed == nil {
+		r.Source = "sample"
+		var err error
+		if keys, err = s.size(late); err != nil {
+			return r, err
+		}
+	}
+	parts := len(s.nodes)
+	if s.info.Cluster && s.info.Kind == "valkey" && s.info.Version.AtLeast(8, 0) {
+		parts = 16384 // a table for each slot
+	}
+	after := s.before
+	if failed == nil {
+		after = after[:0:0]
+		for _, a := range s.nodes {
+			h, err := s.examine(late, a)
+			if err != nil {
+				return r, err
+			}
+			after = append(after, h)
+		}
+		if !s.cfg.NoValues {
+			if err := s.values(late); err != nil {
+				return r, err
+			}
+		}
+	}
+	s.tally.fill(&r, keys, s.tables(keys, parts, after))
+	for _, h := range after {
+		r.Server.Used += h.number("used_memory")
+		r.Server.MaxMemory += h.number("maxmemory")
+		r.Server.RSS += h.number("used_memory_rss")
+	}
+	r.Refused = s.refused.list()
+	if s.refused.has("MEMORY USAGE") {
+		r.Notes = append(r.Notes, "MEMORY USAGE is refused: sizes of collections are rough estimates by their length")
+	}
+	if r.Moved > 0 {
+		r.Notes = append(r.Notes, "the cluster moved keys during the scan: they may be missing, or counted twice")
+	}
+	r.Objects = objects(s.tally.Values, s.model, r.Prefixes)
+	conclude(&r, s.cfg, s.tally, &healths{s.before, after})
+	return r, failed
+}
+
+// tables are the sizes of the tables: what the servers say, or what the model does.
+func (s *scan) tables(keys int64, parts int, nodes []health) tables {
+	t := s.tally.tables(s.model, keys, int64(parts))
+	var said tables
+	for _, h := range nodes {
+		if h.main < 0 {
+			return t
+		}
+		said.main += float64(h.main)
+		said.ending += float64(h.ending)
+	}
+	if said.main < t.main/2 || said.main > t.main*4 || said.ending < t.ending/2 || said.ending > max(t.ending*4, 1<<20) {
+		return t // of a server that counts in another way
+	}
+	return said
+}
+
+// values reads the short strings that were chosen.
+func (s *scan) values(ctx context.Context) error {
+	list := s.tally.Values
+	if len(list) == 0 || s.refused.has("GETRANGE") {
+		return nil
+	}
+	cmds := make([]valkey.Completed, len(list))
+	for i, v := range list {
+		cmds[i] = s.client.B().Getrange().Key(v.Key).Start(0).End(maxValue).Build()
+	}
+	for i, reply := range s.client.DoMulti(ctx, cmds...) {
+		value, err := reply.AsBytes()
+		if isRefusal(err) {
+			s.refused.add("GETRANGE")
+			return nil
+		}
+		if err == nil && len(value) <= maxValue {
+			list[i].Value = value
+		}
+	}
+	return ctx.Err()
+}
