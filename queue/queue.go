@@ -162,6 +162,9 @@ type Hooks struct {
 	Received func(messages int)
 	// Settled is called with how many receipts a call has acknowledged, extended or given back.
 	Settled func(receipts int)
+	// Missed is called with how many entries of a log were gone before a group of this process had acknowledged them: the log is [Lossy],
+	// or somebody else has trimmed it.
+	Missed func(entries int)
 	// Buried is called with each message that this process has moved to the dead letters.
 	Buried func(id, reason string)
 }
@@ -264,12 +267,6 @@ func (c *Config) check() error {
 		}
 		return nil
 	}
-	span := func(field string, d, least, most time.Duration) error {
-		if d != 0 && (d < least || d > most || d%time.Millisecond != 0) {
-			return fmt.Errorf("queue: Config.%s is %v, not whole milliseconds from %v to %v", field, d, least, most)
-		}
-		return nil
-	}
 	rate := func(field string, r Rate) error {
 		switch {
 		case r.Limit == 0 && r.Per == 0, r.Limit == NoLimit:
@@ -279,7 +276,7 @@ func (c *Config) check() error {
 		case r.Per == 0:
 			return fmt.Errorf("queue: Config.%s.Per is missing", field)
 		}
-		return span(field+".Per", r.Per, time.Millisecond, maxDuration)
+		return span("Config."+field+".Per", r.Per, time.Millisecond, maxDuration)
 	}
 	switch {
 	case c.Name == "" || len(c.Name) > maxName:
@@ -301,10 +298,10 @@ func (c *Config) check() error {
 		limit("MaxReceives", int64(c.MaxReceives)), limit("MaxMessages", c.MaxMessages), limit("MaxBytes", c.MaxBytes),
 		limit("MaxInFlight", int64(c.MaxInFlight)), limit("MaxInFlightPerGroup", int64(c.MaxInFlightPerGroup)),
 		rate("Rate", c.Rate), rate("GroupRate", c.GroupRate),
-		span("Retention", c.Retention, time.Second, maxDuration), span("Delay", max(c.Delay, 0), time.Millisecond, maxDuration),
-		span("Visibility", c.Visibility, minVisibility, maxVisibility),
-		span("DurabilityTimeout", c.DurabilityTimeout, time.Millisecond, time.Minute),
-		span("Timeout", c.Timeout, time.Millisecond, time.Hour),
+		span("Config.Retention", c.Retention, time.Second, maxDuration), span("Config.Delay", max(c.Delay, 0), time.Millisecond, maxDuration),
+		span("Config.Visibility", c.Visibility, minVisibility, maxVisibility),
+		span("Config.DurabilityTimeout", c.DurabilityTimeout, time.Millisecond, time.Minute),
+		span("Config.Timeout", c.Timeout, time.Millisecond, time.Hour),
 	} {
 		if err != nil {
 			return err
@@ -321,12 +318,16 @@ func (s *state) partOf(key string) *partition {
 	if len(s.parts) == 1 {
 		return s.parts[0]
 	}
+	return s.parts[hashOf(key)%uint64(len(s.parts))]
+}
+
+// hashOf is FNV-1a, folded, since its low bits alone are poor.
+func hashOf(key string) uint64 {
 	h := uint64(14695981039346656037)
 	for i := range len(key) {
 		h = (h ^ uint64(key[i])) * 1099511628211
 	}
-	h ^= h >> 32
-	return s.parts[h%uint64(len(s.parts))]
+	return h ^ h>>32
 }
 
 // PrefixOf returns what stands before every key of q, for tests of the layout.
