@@ -377,19 +377,11 @@ func (g *Group) woken() bool {
 	defer g.mu.Unlock()
 	for _, s := range g.shares {
 		s.heard = time.Time{}
+		s.woken++
 		s.wakeUp()
 	}
 	return g.member.lacks
 }
-
-// who is by which channel and id the server wakes this process, and patience for how long that can be relied on.
-func (g *Group) who() string {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.member.who
-}
-
-func (g *Group) patience() time.Duration { return g.member.heard }
 
 // balance tells the server that this process takes part, and sees to it that it has its part of the partitions. It returns when to do so
 // again.

@@ -94,6 +94,7 @@ type share struct {
 	dry      bool // the last read brought fewer than it asked for
 	dryAt    time.Time
 	heard    time.Time // until when the server wakes this process
+	woken    int       // how often it did
 	replays  int64     // how often dead letters were replayed, when they were loaded last
 	sequence uint64    // of the last entry that was read
 	average  int       // bytes of an entry

@@ -225,7 +225,9 @@ func (s *share) readAside(reply []valkey.ValkeyMessage) (all []*held, err error)
 // read brings new entries. When there are fewer than asked for, the server wakes this process when more come.
 func (s *share) read(ctx context.Context, n int) error {
 	g := s.group
-	who := g.who()
+	g.mu.Lock()
+	who, woken := g.member.who, s.woken
+	g.mu.Unlock()
 	began := time.Now()
 	reply, err := s.on(ctx, logRead, g.cfg.Consumer, strconv.Itoa(n), who)
 	if err != nil {
@@ -259,7 +261,10 @@ func (s *share) read(ctx context.Context, n int) error {
 		s.add(h)
 	}
 	s.dry = len(entries) < n
-	s.dryAt, s.heard = began, began.Add(g.patience())
+	s.dryAt, s.heard = began, began.Add(g.member.heard)
+	if s.woken != woken { // which may have been for what came behind these
+		s.heard = time.Time{}
+	}
 	s.grown = min(2*s.grown, maxRead)
 	stale := replays != s.replays
 	g.mu.Unlock()

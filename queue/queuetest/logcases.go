@@ -481,9 +481,7 @@ func logLossy(t *testing.T, env valkeytest.Env) {
 	}
 	done(t, g, a) // it was out, so it is not lost
 	for last := ""; last != "9"; {
-		b := time.Now()
 		ds, err := g.Receive(t.Context(), wait)
-		t.Log(time.Since(b), bodiesOf(ds))
 		if err != nil || len(ds) == 0 {
 			t.Fatal(err)
 		}
