@@ -321,6 +321,9 @@ func (g *Group) Delete(ctx context.Context) error {
 			return err
 		}
 	}
+	g.mu.Lock()
+	g.made = s.created
+	g.mu.Unlock()
 	g.fail(ErrNoGroup)
 	if missing == len(s.parts) {
 		return ErrNoGroup

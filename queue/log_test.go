@@ -8,3 +8,5 @@ import (
 )
 
 func TestLogConformance(t *testing.T) { valkeytest.Each(t, queuetest.RunLog) }
+
+func TestListConformance(t *testing.T) { valkeytest.Each(t, queuetest.RunList) }

@@ -19,8 +19,11 @@ import (
 var (
 	//go:embed logjoin.lua
 	logJoinLua string
+	//go:embed logtake.lua
+	logTakeLua string
 
 	logJoin = script.New(logJoinLua)
+	logTake = script.New(logTakeLua)
 )
 
 const (
@@ -206,9 +209,17 @@ func (g *Group) refuse(err error) {
 	g.waiting = nil
 }
 
-// fail ends it: the group, or its log, was deleted.
+// fail ends it: the group, or its log, was deleted. If the server has lost the group with the log, it is made anew like that.
 func (g *Group) fail(err error) {
 	g.mu.Lock()
+	if st := g.log.state.Load(); errors.Is(err, ErrNoGroup) && (st == nil || st.created != g.made) {
+		shares := slices.Clone(g.shares)
+		g.mu.Unlock()
+		for _, s := range shares {
+			s.keeper.End(lease.ErrGone)
+		}
+		return
+	}
 	if g.deleted == nil {
 		g.deleted = err
 	}
@@ -442,7 +453,11 @@ func (g *Group) share(ctx context.Context, m *membership, next *time.Time) error
 	}
 	for _, p := range free[:min(len(free), target-len(has))] {
 		sent := time.Now()
-		l, ok, err := g.log.leases.Take(ctx, g.ownKey(p), g.cfg.Lease)
+		l := g.log.leases.At(g.ownKey(p), lease.NewToken())
+		// If the answer is lost, nobody has it until its time is over.
+		ok, err := insist(ctx, func() (bool, error) {
+			return logTake.Exec(ctx, g.log.client, []string{g.ownKey(p)}, l.Token(), strconv.FormatInt(g.cfg.Lease.Milliseconds(), 10)).AsBool()
+		})
 		if err != nil {
 			return fmt.Errorf("queue: a partition's lease: %w", err)
 		}

@@ -1,4 +1,5 @@
-// Package queue is a work queue: messages that are sent, received, and gone when they were acknowledged.
+// Package queue is a work queue: messages that are sent, received, and gone when they were acknowledged. It is a log, too, whose entries any
+// number of groups read, each from its own position ([Log], [Group]), and a simple list ([List]). docs/log.md says which is for which case.
 //
 // [New] makes a Queue of a client and a name. [Queue.Send] sends, a [Consumer] handles what comes: it receives, keeps
 // what it works on, acknowledges, and sends to the dead letters what fails again and again. [Queue.Receive],
@@ -37,6 +38,22 @@
 //	fr:queue:{NAME:N}:triesq      list    time and attempt, oldest first                                when empty
 //	fr:queue:{NAME:N}:rates       zset    group -> when its tokens are full again (Unix ms)             when empty
 //	fr:queue:{NAME:N}:wait        zset    channel and id of who waits -> until when (Unix ms)           when empty
+//
+// Those of logs and lists; GROUP is the name of a group of readers:
+//
+//	fr:log:{%}:names              hash    the name of each log -> since when (Unix ms)                  with the log
+//	fr:log:{NAME:N}:meta          hash    settings and counters of partition N                          with the log
+//	fr:log:{NAME:N}:gone          string  empty: the log was deleted                                    after a minute
+//	fr:log:{NAME:N}:log           stream  the entries, with a consumer group for each GROUP             with the log
+//	fr:log:{NAME:N}:groups        set     the groups                                                    with the log
+//	fr:log:{NAME:N}:own:GROUP     string  token of the process that has the partition                   after its lease
+//	fr:log:{NAME:N}:members:GROUP  zset   channel and id of each process -> until when; partition 0     when empty
+//	fr:log:{NAME:N}:side:GROUP    hash    id -> entry that was moved out of the stream, or is dead      when empty
+//	fr:log:{NAME:N}:try:GROUP     hash    id -> deliveries, when first (Unix ms), why it failed last    when empty
+//	fr:log:{NAME:N}:due:GROUP     zset    id of what was moved out -> when it may come (Unix ms)        when empty
+//	fr:log:{NAME:N}:dead:GROUP    zset    id of each dead letter -> since when (Unix ms)                when empty
+//	fr:log:{NAME:N}:wait          zset    channel and id of who waits -> until when (Unix ms)           when empty
+//	fr:list:{NAME}                list    items, the oldest one last                                    when empty
 package queue
 
 import (
