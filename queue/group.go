@@ -121,9 +121,11 @@ type Group struct {
 	running  bool
 	closing  chan struct{} // not nil while Close waits
 	called   time.Time     // when somebody has received last
-	balanced time.Time     // when the last round of sharing began
-	turn     int           // whose share is first
-	lost     bool          // a partition, since the last round
+	most     int           // how many somebody wanted at a time, in the last second or two
+	mostAt   time.Time
+	balanced time.Time // when the last round of sharing began
+	turn     int       // whose share is first
+	lost     bool      // a partition, since the last round
 	member   membership
 }
 

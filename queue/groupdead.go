@@ -66,7 +66,7 @@ func (g *Group) deadPage(ctx context.Context, p *logPart, from int64, most int) 
 		if err := errors.Join(err1, err2, err3); err != nil {
 			return nil, 0, err
 		}
-		d, err := parseEntry(p.index, id, "", blob)
+		d, err := parseEntry(p.index, id, blob)
 		if err != nil {
 			d.Body, d.Attributes = []byte(blob), nil
 		}

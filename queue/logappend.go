@@ -110,7 +110,8 @@ func (l *Log) check(m *Message) error {
 	return m.check(&Config{MaxBody: l.cfg.MaxBody}, false)
 }
 
-// entry is a message as it stands in a stream: the length of its attributes and its key in a line, the attributes, the body.
+// entry is a message as it stands in a stream, behind the two numbers that the server puts before it: the length of its attributes and
+// its key, which end the line, the attributes, the body.
 func (m *Message) entry() string {
 	attributes := encodeAttributes(m.Attributes, nil)
 	var b strings.Builder
@@ -124,28 +125,27 @@ func (m *Message) entry() string {
 	return b.String()
 }
 
-// parseEntry makes a Delivery of an entry: its id in the stream, its number and the bytes before it, and its blob.
-func parseEntry(partition int, id, numbers, blob string) (*Delivery, error) {
+// parseEntry makes a Delivery of an entry: its id in the stream, and its text.
+func parseEntry(partition int, id, text string) (*Delivery, error) {
 	d := &Delivery{ID: strconv.Itoa(partition) + ":" + id}
 	at, ok := parseID(id)
 	if !ok {
 		return d, errBlob
 	}
 	d.Sent = time.UnixMilli(int64(at.ms)) //nolint:gosec // it is what the server took for a time
-	seq, _, _ := strings.Cut(numbers, " ")
-	head, rest, ok1 := strings.Cut(blob, "\n")
-	length, group, ok2 := strings.Cut(head, " ")
-	n, err := strconv.ParseUint(length, 10, 31)
-	if !ok1 || !ok2 || err != nil || n > uint64(len(rest)) {
+	head, rest, ok1 := strings.Cut(text, "\n")
+	seq, head, ok2 := strings.Cut(head, " ")
+	_, head, ok3 := strings.Cut(head, " ")
+	length, group, ok4 := strings.Cut(head, " ")
+	n, err1 := strconv.ParseUint(length, 10, 31)
+	number, err2 := strconv.ParseUint(seq, 10, 64)
+	if !ok1 || !ok2 || !ok3 || !ok4 || err1 != nil || err2 != nil || n > uint64(len(rest)) {
 		return d, errBlob
 	}
-	if numbers != "" {
-		if d.Sequence, err = strconv.ParseUint(seq, 10, 64); err != nil {
-			return d, errBlob
-		}
-	}
+	d.Sequence = number
 	d.Group, d.Body = unlabel(group), []byte(rest[n:])
 	if n > 0 {
+		var err error
 		if d.Attributes, err = decodeAttributes(rest[:n]); err != nil {
 			return d, err
 		}

@@ -23,7 +23,7 @@ for i = 2, #ARGV do
     break
   end
   -- An entry knows its number, and how many bytes came before it: so counts and sizes need no look at the others.
-  local id = redis.pcall('XADD', log, '*', 'm', string.format('%.0f %.0f', seq + 1, cum), 'b', ARGV[i])
+  local id = redis.pcall('XADD', log, '*', 'b', string.format('%.0f %.0f ', seq + 1, cum) .. ARGV[i])
   if type(id) ~= 'string' then
     out[3] = id.err
     break

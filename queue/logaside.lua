@@ -7,7 +7,7 @@
 -- ARGV[4]  how many at most
 -- ARGV[5]  at how many bytes to stop; the entry that reaches them is still there
 -- reply    {-2 if there is no log, -1 if it was deleted}; else {1, the time (Unix ms), how often dead letters were replayed, how many
--- reply    were looked at}, then id, when (Unix ms), what is known of its deliveries, and blob of each entry
+-- reply    were looked at}, then id, when (Unix ms), what is known of its deliveries, and text of each entry
 local call = redis.call
 local base = string.sub(KEYS[1], 1, -5)
 if call('HEXISTS', KEYS[1], 'parts') == 0 then

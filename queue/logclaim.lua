@@ -7,8 +7,8 @@
 -- ARGV[4]  the id from which on to look
 -- ARGV[5]  how many entries to look at
 -- reply    {-2 if there is no log, -1 if it was deleted}; {-3} if there is no group; {-4} if the partition is another's; else {1, the
--- reply    time (Unix ms), how many are gone from the stream, the last id that was looked at or empty if none is left}, then id, number
--- reply    and bytes before it, blob, how often it was delivered, and for how long it has waited since (ms), of each entry
+-- reply    time (Unix ms), how many are gone from the stream, the last id that was looked at or empty if none is left}, then id,
+-- reply    text, how often it was delivered, and for how long it has waited since (ms), of each entry
 --
 -- What others have read and not acknowledged is the owner's now. Consumers that have nothing any more are removed.
 local call = redis.call
@@ -33,10 +33,8 @@ for _, p in ipairs(pending) do
     if p[2] ~= ARGV[3] then
       call('XCLAIM', log, g, ARGV[3], 0, p[1], 'RETRYCOUNT', p[4], 'JUSTID')
     end
-    local f = e[2]
-    local ours = f[1] == 'm' and f[3] == 'b'
     local n = #out
-    out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = p[1], ours and f[2] or '', ours and f[4] or '', p[4], p[3]
+    out[n + 1], out[n + 2], out[n + 3], out[n + 4] = p[1], e[2][1] == 'b' and e[2][2] or '', p[4], p[3]
   else
     call('XACK', log, g, p[1])
     out[3] = out[3] + 1

@@ -7,7 +7,7 @@
 -- ARGV[4]  how many entries at most
 -- ARGV[5]  channel and id of who is to be woken when there are more; empty for nobody
 -- reply    {-2 if there is no log, -1 if it was deleted}; {-3} if there is no group; {-4} if the partition is another's; else {1, the
--- reply    time (Unix ms), how often dead letters were replayed}, then id, number and bytes before it, and blob of each entry
+-- reply    time (Unix ms), how often dead letters were replayed}, then id and text of each entry
 local call = redis.call
 local base = string.sub(KEYS[1], 1, -5)
 local g = ARGV[1]
@@ -26,10 +26,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local out, n = {1, now, tonumber(call('HGET', KEYS[1], 'replays') or 0)}, 3
 local entries = r and r[1] and r[1][2] or {}
 for _, e in ipairs(entries) do
-  local f = e[2]
-  local ours = f[1] == 'm' and f[3] == 'b'
-  out[n + 1], out[n + 2], out[n + 3] = e[1], ours and f[2] or '', ours and f[4] or ''
-  n = n + 3
+  out[n + 1], out[n + 2] = e[1], e[2][1] == 'b' and e[2][2] or ''
+  n = n + 2
 end
 if #entries < tonumber(ARGV[4]) and ARGV[5] ~= '' then
   local wait = base .. 'wait'

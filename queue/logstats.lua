@@ -17,7 +17,7 @@ local seq, cum = tonumber(m[2]) or 0, tonumber(m[3]) or 0
 local function head(id)
   local e = call('XRANGE', log, id, '+', 'COUNT', 1)[1]
   if e then
-    local n, bytes = string.match(e[2][1] == 'm' and e[2][2] or '', '^(%d+) (%d+)$')
+    local n, bytes = string.match(e[2][1] == 'b' and e[2][2] or '', '^(%d+) (%d+) ')
     return tonumber(n), tonumber(bytes), e[1]
   end
 end

@@ -81,7 +81,7 @@ local function from(id)
     if not e then
       return
     end
-    local seq, cum = string.match(e[2][1] == 'm' and e[2][2] or '', '^(%d+) (%d+)$')
+    local seq, cum = string.match(e[2][1] == 'b' and e[2][2] or '', '^(%d+) (%d+) ')
     if seq then
       return e[1], tonumber(seq), tonumber(cum)
     end

@@ -80,7 +80,10 @@ func (g *Group) Receive(ctx context.Context, o ReceiveOptions) ([]*Delivery, err
 		defer g.mu.Unlock()
 		return nil, g.deleted
 	}
-	g.called = now
+	if now.Sub(g.mostAt) > time.Second {
+		g.most, g.mostAt = 0, now
+	}
+	g.called, g.most = now, max(g.most, o.Max)
 	if len(g.waiting) == 0 {
 		if ds := g.take(o.Max, o.Visibility, now); len(ds) > 0 {
 			g.mu.Unlock()
@@ -157,7 +160,7 @@ func (g *Group) demand() int {
 	for _, s := range g.shares {
 		n += s.outs
 	}
-	return min(max(n, 1), maxDemand)
+	return min(max(n, g.most, 1), maxDemand)
 }
 
 // asked says whether somebody who does not wait has come after a time.

@@ -34,8 +34,8 @@ var (
 const notInLayout = "the entry is not in the layout"
 
 // entry makes a held of what a script said. What can't be read is a dead letter in the end, since nobody can handle it.
-func (s *share) entry(id, numbers, blob string) *held {
-	d, err := parseEntry(s.part.index, id, numbers, blob)
+func (s *share) entry(id, blob string) *held {
+	d, err := parseEntry(s.part.index, id, blob)
 	h := &held{id: id, d: d, bytes: len(blob) + 100}
 	h.at, _ = parseID(id)
 	if err != nil {
@@ -66,15 +66,16 @@ func (s *share) load(ctx context.Context) error {
 		}
 		s.missed(missing)
 		s.group.mu.Lock()
-		for at := 4; at+4 < len(reply); at += 5 {
-			text, err := threeTexts(reply[at : at+3])
-			receives, err1 := number(reply, at+3)
-			waited, err2 := number(reply, at+4)
-			if err := errors.Join(err, err1, err2); err != nil {
+		for at := 4; at+3 < len(reply); at += 4 {
+			id, err1 := reply[at].ToString()
+			text, err2 := reply[at+1].ToString()
+			receives, err3 := number(reply, at+2)
+			waited, err4 := number(reply, at+3)
+			if err := errors.Join(err1, err2, err3, err4); err != nil {
 				s.group.mu.Unlock()
 				return err
 			}
-			h := s.entry(text[0], text[1], text[2])
+			h := s.entry(id, text)
 			h.receives, h.known = int(receives), int(receives)
 			h.d.FirstReceived = time.UnixMilli(now - waited)
 			s.add(h)
@@ -127,16 +128,6 @@ func (s *share) serveFull(ctx context.Context) error {
 			timer.Stop()
 		}
 	}
-}
-
-func threeTexts(reply []valkey.ValkeyMessage) (all [3]string, err error) {
-	for i := range all {
-		var failed error
-		if all[i], failed = reply[i].ToString(); failed != nil {
-			err = failed
-		}
-	}
-	return all, err
 }
 
 // on runs a script of the owner's.
@@ -208,7 +199,7 @@ func (s *share) readAside(reply []valkey.ValkeyMessage) (all []*held, err error)
 		if err := errors.Join(err1, err2, err3, err4); err != nil {
 			return nil, err
 		}
-		h := s.entry(id, "", blob)
+		h := s.entry(id, blob)
 		h.aside = true
 		var reason string
 		h.receives, h.d.FirstReceived, reason = readNote(note)
@@ -238,13 +229,14 @@ func (s *share) read(ctx context.Context, n int) error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	entries := make([]*held, 0, (len(reply)-3)/3)
-	for at := 3; at+2 < len(reply); at += 3 {
-		text, err := threeTexts(reply[at : at+3])
-		if err != nil {
+	entries := make([]*held, 0, (len(reply)-3)/2)
+	for at := 3; at+1 < len(reply); at += 2 {
+		id, err1 := reply[at].ToString()
+		text, err2 := reply[at+1].ToString()
+		if err := errors.Join(err1, err2); err != nil {
 			return err
 		}
-		h := s.entry(text[0], text[1], text[2])
+		h := s.entry(id, text)
 		h.known = 1
 		h.d.FirstReceived = time.UnixMilli(now)
 		entries = append(entries, h)
