@@ -6,6 +6,7 @@
 -- ARGV[3]  the consumer's name
 -- ARGV[4]  the id from which on to look
 -- ARGV[5]  how many entries to look at
+-- ARGV[6]  only those that have waited for so long, ms
 -- reply    {-2 if there is no log, -1 if it was deleted}; {-3} if there is no group; {-4} if the partition is another's; else {1, the
 -- reply    time (Unix ms), how many are gone from the stream, the last id that was looked at or empty if none is left}, then id,
 -- reply    text, how often it was delivered, and for how long it has waited since (ms), of each entry
@@ -17,7 +18,7 @@ local log, g = base .. 'log', ARGV[1]
 if redis.pcall('GET', base .. 'own:' .. g) ~= ARGV[2] then
   return {-4}
 end
-local pending = redis.pcall('XPENDING', log, g, ARGV[4], '+', ARGV[5])
+local pending = redis.pcall('XPENDING', log, g, 'IDLE', ARGV[6], ARGV[4], '+', ARGV[5])
 if pending.err then
   if string.find(pending.err, '^NOGROUP') then
     return {call('HEXISTS', KEYS[1], 'parts') == 1 and -3 or call('EXISTS', KEYS[2]) - 2}

@@ -306,3 +306,36 @@ func TestLogConfigs(t *testing.T) {
 		}
 	}
 }
+
+// TestLogLostAnswer has the server run a read whose answer nobody hears: what it took comes all the same, and counts as delivered once.
+func TestLogLostAnswer(t *testing.T) {
+	s := valkeytest.Start(t)
+	l, g := newGroup(t, s, queue.LogConfig{Timeout: 200 * time.Millisecond}, queue.GroupConfig{Lease: time.Minute})
+	t.Cleanup(func() { _ = g.Close(context.Background()) })
+	if ds := must(g.Receive(t.Context(), queue.ReceiveOptions{})); len(ds) != 0 {
+		t.Fatal(ds)
+	}
+	// As the log does, but without a wake-up: the read is to be sent while the server stands still.
+	if err := run(t, s.Client(), "XADD", queue.LogPrefixOf(l)+":log:{l:0}:log", "*", "b", "1 0 0 \nlost").Error(); err != nil {
+		t.Fatal(err)
+	}
+	s.Pause()
+	if ds, err := g.Receive(t.Context(), queue.ReceiveOptions{}); err == nil {
+		t.Errorf("received %v from a server that stands still", ds)
+	}
+	s.Resume()
+	var d *queue.Delivery
+	eventually(t, "it comes", func() bool {
+		ds, err := g.Receive(t.Context(), queue.ReceiveOptions{Wait: 50 * time.Millisecond})
+		if err == nil && len(ds) == 1 {
+			d = ds[0]
+		}
+		return d != nil
+	})
+	if string(d.Body) != "lost" || d.Receives != 1 {
+		t.Errorf("%+v", d)
+	}
+	if err := g.Ack(t.Context(), d.Receipt); err != nil {
+		t.Error(err)
+	}
+}

@@ -78,6 +78,7 @@ type share struct {
 	lease  *lease.Lease
 	keeper *lease.Keeper
 	poke   chan struct{}
+	swept  time.Time     // when it was looked for what nobody has
 	stop   chan struct{} // closed when the partition is given up
 	done   chan struct{} // closed when run has returned
 	settle gather[*settlingEntry]
@@ -91,6 +92,7 @@ type share struct {
 	removed  map[string]bool // ids that were settled while what stands aside was loaded; else nil
 	nonce    uint64
 	loaded   bool // all that was pending or aside when the partition was taken is here
+	ours     bool // it was once: what is pending and not here was given to nobody
 	dry      bool // the last read brought fewer than it asked for
 	dryAt    time.Time
 	heard    time.Time // until when the server wakes this process
@@ -107,7 +109,7 @@ type share struct {
 
 func newShare(g *Group, p *logPart, l *lease.Lease, sent time.Time) *share {
 	s := &share{
-		group: g, part: p, token: l.Token(), lease: l, poke: make(chan struct{}, 1), entries: map[string]*held{}, lanes: map[string][]*held{}, stop: make(chan struct{}), done: make(chan struct{}),
+		group: g, part: p, swept: sent, token: l.Token(), lease: l, poke: make(chan struct{}, 1), entries: map[string]*held{}, lanes: map[string][]*held{}, stop: make(chan struct{}), done: make(chan struct{}),
 		grown: 16, look: sent.Add(g.cfg.Aside / 2), nonce: uint64(sent.UnixNano()), //nolint:gosec // any number
 	}
 	s.settle = gather[*settlingEntry]{most: maxSettle, calls: 2, timeout: g.log.bounded, send: s.settleAll}
@@ -392,6 +394,9 @@ func (s *share) step(ctx context.Context) error {
 		if err := s.moveAside(ctx, aside); err != nil {
 			return err
 		}
+	}
+	if err := s.sweep(ctx); err != nil {
+		return err
 	}
 	if err := s.mark(ctx); err != nil {
 		return err

@@ -45,46 +45,61 @@ func (s *share) entry(id, blob string) *held {
 	return h
 }
 
-// load brings what was pending or aside when the partition was taken: first of all, so that no key gets out of order.
+// load brings what was pending or aside when the partition was taken: first of all, so that no key gets out of order. After a read whose
+// answer was lost it brings what that one took.
 func (s *share) load(ctx context.Context) error {
+	end := s.watch()
+	defer end()
 	if err := s.loadAside(ctx); err != nil {
 		return err
 	}
-	for from := "-"; ; {
-		reply, err := s.on(ctx, logClaim, s.group.cfg.Consumer, from, strconv.Itoa(maxPage))
-		if err != nil {
-			return err
-		}
-		now, err1 := number(reply, 1)
-		missing, err2 := number(reply, 2)
-		if err := errors.Join(err1, err2); err != nil || len(reply) < 4 {
-			return fmt.Errorf("queue: the server answered %d values: %w", len(reply), err)
-		}
-		last, err := reply[3].ToString()
-		if err != nil {
-			return err
-		}
-		s.missed(missing)
+	if err := s.claim(ctx, 0); err != nil {
+		return err
+	}
+	s.group.mu.Lock()
+	defer s.group.mu.Unlock()
+	s.loaded, s.ours = true, true
+	return nil
+}
+
+// watch remembers what is settled until end is called, so that what is loaded meanwhile does not bring it back.
+func (s *share) watch() (end func()) {
+	s.group.mu.Lock()
+	defer s.group.mu.Unlock()
+	s.removed = map[string]bool{}
+	return func() {
 		s.group.mu.Lock()
-		for at := 4; at+3 < len(reply); at += 4 {
-			id, err1 := reply[at].ToString()
-			text, err2 := reply[at+1].ToString()
-			receives, err3 := number(reply, at+2)
-			waited, err4 := number(reply, at+3)
-			if err := errors.Join(err1, err2, err3, err4); err != nil {
-				s.group.mu.Unlock()
-				return err
-			}
-			h := s.entry(id, text)
-			h.receives, h.known = int(receives), int(receives)
-			h.d.FirstReceived = time.UnixMilli(now - waited)
-			s.add(h)
+		defer s.group.mu.Unlock()
+		s.removed = nil
+	}
+}
+
+// sweep brings, now and then, what nobody has and that was pending for long: others have read it with commands of their own.
+func (s *share) sweep(ctx context.Context) error {
+	aside := s.group.cfg.Aside
+	if time.Since(s.swept) < aside {
+		return nil
+	}
+	s.swept = time.Now()
+	end := s.watch()
+	defer end()
+	return s.claim(ctx, 2*aside) // by then what this process has is out of the stream
+}
+
+// claim brings what is pending for some time, a page at a time.
+func (s *share) claim(ctx context.Context, idle time.Duration) error {
+	for from := "-"; ; {
+		reply, err := s.on(ctx, logClaim, s.group.cfg.Consumer, from, strconv.Itoa(maxPage), strconv.FormatInt(idle.Milliseconds(), 10))
+		if err != nil {
+			return err
 		}
-		full := len(s.entries) >= maxHeld || s.bytes >= maxHeldBytes
-		s.group.mu.Unlock()
-		at, ok := parseID(last)
-		if !ok {
-			break
+		last, full, err := s.claimed(reply)
+		if err != nil {
+			return err
+		}
+		at, more := parseID(last)
+		if !more {
+			return nil
 		}
 		if full { // the rest when there is room: what others have left is not read before
 			s.group.log.log.Warn("more entries are pending than a process holds", "log", s.group.log.cfg.Name, "group", s.group.cfg.Name, "partition", s.part.index)
@@ -94,10 +109,41 @@ func (s *share) load(ctx context.Context) error {
 		}
 		from = at.next().String()
 	}
+}
+
+// claimed takes a page in; it returns the last id of it if there may be more, and whether this process has as many as it may.
+func (s *share) claimed(reply []valkey.ValkeyMessage) (last string, full bool, err error) {
+	now, err1 := number(reply, 1)
+	missing, err2 := number(reply, 2)
+	if err := errors.Join(err1, err2); err != nil || len(reply) < 4 {
+		return "", false, fmt.Errorf("queue: the server answered %d values: %w", len(reply), err)
+	}
+	if last, err = reply[3].ToString(); err != nil {
+		return "", false, err
+	}
+	defer func() { s.missed(missing) }()
 	s.group.mu.Lock()
 	defer s.group.mu.Unlock()
-	s.loaded = true
-	return nil
+	for at := 4; at+3 < len(reply); at += 4 {
+		id, err1 := reply[at].ToString()
+		text, err2 := reply[at+1].ToString()
+		receives, err3 := number(reply, at+2)
+		waited, err4 := number(reply, at+3)
+		if err := errors.Join(err1, err2, err3, err4); err != nil {
+			return "", false, err
+		}
+		if s.entries[id] != nil {
+			continue
+		}
+		h := s.entry(id, text)
+		h.receives, h.known = int(receives), int(receives)
+		if s.ours && receives > 0 { // nobody was given it
+			h.receives--
+		}
+		h.d.FirstReceived = time.UnixMilli(now - waited)
+		s.add(h)
+	}
+	return last, len(s.entries) >= maxHeld || s.bytes >= maxHeldBytes, nil
 }
 
 // serveFull hands out what there is until there is room for another page.
@@ -139,14 +185,6 @@ func (s *share) on(ctx context.Context, what *script.Script, args ...string) ([]
 
 // loadAside brings what stands aside and is not here yet.
 func (s *share) loadAside(ctx context.Context) error {
-	s.group.mu.Lock()
-	s.removed = map[string]bool{}
-	s.group.mu.Unlock()
-	defer func() {
-		s.group.mu.Lock()
-		s.removed = nil
-		s.group.mu.Unlock()
-	}()
 	var all []*held
 	var replays int64
 	for from, first := int64(0), true; ; first = false {
@@ -222,6 +260,9 @@ func (s *share) read(ctx context.Context, n int) error {
 	began := time.Now()
 	reply, err := s.on(ctx, logRead, g.cfg.Consumer, strconv.Itoa(n), who)
 	if err != nil {
+		g.mu.Lock()
+		s.loaded = false // it may have taken some
+		g.mu.Unlock()
 		return err
 	}
 	now, err1 := number(reply, 1)
@@ -265,6 +306,8 @@ func (s *share) read(ctx context.Context, n int) error {
 		hook(len(entries))
 	}
 	if stale {
+		end := s.watch()
+		defer end()
 		return s.loadAside(ctx)
 	}
 	return nil

@@ -36,6 +36,7 @@ var logTimed = []test{
 	{"GroupDeleted", logGroupDeleted},
 	{"Deleted", logDeleted},
 	{"Foreign", logForeign},
+	{"Sweep", logSweep},
 }
 
 // RunLog runs the suite of the log queue against env.

@@ -263,3 +263,36 @@ func (g *modelGroup) drain() {
 		t.Errorf("%+v, want %d dead", s, g.dead)
 	}
 }
+
+// logSweep has somebody else read in the group while a process of it has the partition, and die: the process finds what was left.
+func logSweep(t *testing.T, env valkeytest.Env) {
+	l := NewLog(t, env, queue.LogConfig{})
+	g := group(t, l, queue.GroupConfig{Aside: 20 * time.Millisecond})
+	nothing(t, g)
+	c, key := env.Client, queue.LogPrefixOf(l)+":log:{l:0}:log"
+	appended, stolen := 0, 0
+	for stolen < 3 {
+		if appended++; appended > 5000 {
+			t.Fatal("the thief gets nothing")
+		}
+		appendText(t, l, "", fmt.Sprint(appended))
+		got, err := c.Do(t.Context(), c.B().Xreadgroup().Group("g", "thief").Count(1).Streams().Key(key).Id(">").Build()).AsXRead()
+		if err == nil {
+			stolen += len(got[key])
+		}
+	}
+	seen := map[string]bool{}
+	until(t, "all have come", func() bool {
+		env.Advance(10 * time.Millisecond) // which an embedded engine's clock needs
+		ds, err := g.Receive(t.Context(), queue.ReceiveOptions{Max: 100, Wait: 10 * time.Millisecond, Visibility: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range ds {
+			seen[string(d.Body)] = true
+		}
+		done(t, g, ds...)
+		return len(seen) == appended
+	})
+	until(t, "nothing is left", func() bool { s := groupStats(t, g); return s.Pending+s.Aside+s.Lag == 0 })
+}
