@@ -132,7 +132,7 @@ func parseEntry(partition int, id, text string) (*Delivery, error) {
 	if !ok {
 		return d, errBlob
 	}
-	d.Sent = time.UnixMilli(int64(at.ms)) //nolint:gosec // it is what the server took for a time
+	d.Sent = time.UnixMilli(int64(at.ms))
 	head, rest, ok1 := strings.Cut(text, "\n")
 	seq, head, ok2 := strings.Cut(head, " ")
 	_, head, ok3 := strings.Cut(head, " ")

@@ -73,7 +73,7 @@ func (l *Log) opened(ctx context.Context, must bool) (*logState, error) {
 			return nil, ErrNoQueue
 		}
 	}
-	if err := l.open(ctx, true); err != nil {
+	if err := l.open(ctx, !must); err != nil {
 		return nil, err
 	}
 	return l.state.Load(), nil

@@ -48,21 +48,8 @@ type asking struct {
 // Entries that wait in this process cost no round trip; it reads ahead as many as its callers work on. Without Wait, it answers when
 // the server was asked once. ReceiveOptions.Attempt is refused. If ctx ends, entries that were on their way are given back.
 func (g *Group) Receive(ctx context.Context, o ReceiveOptions) ([]*Delivery, error) {
-	if o.Max == 0 {
-		o.Max = 1
-	}
-	if o.Visibility == 0 {
-		o.Visibility = g.cfg.Visibility
-	}
-	switch {
-	case o.Max < 1 || o.Max > maxReceive:
-		return nil, fmt.Errorf("queue: ReceiveOptions.Max is %d, not from 1 to %d", o.Max, maxReceive)
-	case o.Wait < 0 || o.Wait > maxWait:
-		return nil, fmt.Errorf("queue: ReceiveOptions.Wait is %v, not from 0 to %v", o.Wait, maxWait)
-	case o.Visibility < minVisibility || o.Visibility > maxVisibility:
-		return nil, fmt.Errorf("queue: ReceiveOptions.Visibility is %v, not from %v to %v", o.Visibility, minVisibility, maxVisibility)
-	case o.Attempt != "":
-		return nil, errors.New("queue: ReceiveOptions.Attempt is for FIFO queues")
+	if err := g.checkReceive(&o); err != nil {
+		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("queue: receive: %w", err)
@@ -70,35 +57,10 @@ func (g *Group) Receive(ctx context.Context, o ReceiveOptions) ([]*Delivery, err
 	if _, err := g.opened(ctx); err != nil {
 		return nil, wrap(err)
 	}
-	now := time.Now()
-	req := &asking{max: o.Max, visibility: o.Visibility, came: now, done: make(chan answer, 1)}
-	if o.Wait > 0 {
-		req.until = now.Add(o.Wait)
+	req, ds, err := g.ask(o)
+	if req == nil {
+		return ds, err
 	}
-	g.mu.Lock()
-	if g.deleted != nil {
-		defer g.mu.Unlock()
-		return nil, g.deleted
-	}
-	if now.Sub(g.mostAt) > time.Second {
-		g.most, g.mostAt = 0, now
-	}
-	g.called, g.most = now, max(g.most, o.Max)
-	if len(g.waiting) == 0 {
-		if ds := g.take(o.Max, o.Visibility, now); len(ds) > 0 {
-			g.mu.Unlock()
-			return ds, nil
-		}
-	}
-	g.waiting = append(g.waiting, req)
-	if !g.running {
-		g.running = true
-		go g.run() //nolint:gosec // it works for all callers, not for this one
-	}
-	for _, s := range g.shares {
-		s.wakeUp()
-	}
-	g.mu.Unlock()
 	g.prod()
 	select {
 	case a := <-req.done:
@@ -114,6 +76,58 @@ func (g *Group) Receive(ctx context.Context, o ReceiveOptions) ([]*Delivery, err
 	default:
 	}
 	return nil, fmt.Errorf("queue: receive: %w", ctx.Err())
+}
+
+func (g *Group) checkReceive(o *ReceiveOptions) error {
+	if o.Max == 0 {
+		o.Max = 1
+	}
+	if o.Visibility == 0 {
+		o.Visibility = g.cfg.Visibility
+	}
+	switch {
+	case o.Max < 1 || o.Max > maxReceive:
+		return fmt.Errorf("queue: ReceiveOptions.Max is %d, not from 1 to %d", o.Max, maxReceive)
+	case o.Wait < 0 || o.Wait > maxWait:
+		return fmt.Errorf("queue: ReceiveOptions.Wait is %v, not from 0 to %v", o.Wait, maxWait)
+	case o.Visibility < minVisibility || o.Visibility > maxVisibility:
+		return fmt.Errorf("queue: ReceiveOptions.Visibility is %v, not from %v to %v", o.Visibility, minVisibility, maxVisibility)
+	case o.Attempt != "":
+		return errors.New("queue: ReceiveOptions.Attempt is for FIFO queues")
+	}
+	return nil
+}
+
+// ask takes what is ready, or lets a caller wait.
+func (g *Group) ask(o ReceiveOptions) (*asking, []*Delivery, error) {
+	now := time.Now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.deleted != nil {
+		return nil, nil, g.deleted
+	}
+	if now.Sub(g.mostAt) > time.Second {
+		g.most, g.mostAt = 0, now
+	}
+	g.called, g.most = now, max(g.most, o.Max)
+	if len(g.waiting) == 0 {
+		if ds := g.take(o.Max, o.Visibility, now); len(ds) > 0 {
+			return nil, ds, nil
+		}
+	}
+	req := &asking{max: o.Max, visibility: o.Visibility, came: now, done: make(chan answer, 1)}
+	if o.Wait > 0 {
+		req.until = now.Add(o.Wait)
+	}
+	g.waiting = append(g.waiting, req)
+	if !g.running {
+		g.running = true
+		go g.run()
+	}
+	for _, s := range g.shares {
+		s.wakeUp()
+	}
+	return req, nil, nil
 }
 
 func (g *Group) prod() {

@@ -110,7 +110,7 @@ type share struct {
 func newShare(g *Group, p *logPart, l *lease.Lease, sent time.Time) *share {
 	s := &share{
 		group: g, part: p, swept: sent, token: l.Token(), lease: l, poke: make(chan struct{}, 1), entries: map[string]*held{}, lanes: map[string][]*held{}, stop: make(chan struct{}), done: make(chan struct{}),
-		grown: 16, look: sent.Add(g.cfg.Aside / 2), nonce: uint64(sent.UnixNano()), //nolint:gosec // any number
+		grown: 16, look: sent.Add(g.cfg.Aside / 2), nonce: uint64(sent.UnixNano()),
 	}
 	s.settle = gather[*settlingEntry]{most: maxSettle, calls: 2, timeout: g.log.bounded, send: s.settleAll}
 	s.keeper = lease.Keep(context.Background(), lease.Keeping{

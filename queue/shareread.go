@@ -265,22 +265,13 @@ func (s *share) read(ctx context.Context, n int) error {
 		g.mu.Unlock()
 		return err
 	}
-	now, err1 := number(reply, 1)
-	replays, err2 := number(reply, 2)
-	if err := errors.Join(err1, err2); err != nil {
+	replays, err := number(reply, 2)
+	if err != nil {
 		return err
 	}
-	entries := make([]*held, 0, (len(reply)-3)/2)
-	for at := 3; at+1 < len(reply); at += 2 {
-		id, err1 := reply[at].ToString()
-		text, err2 := reply[at+1].ToString()
-		if err := errors.Join(err1, err2); err != nil {
-			return err
-		}
-		h := s.entry(id, text)
-		h.known = 1
-		h.d.FirstReceived = time.UnixMilli(now)
-		entries = append(entries, h)
+	entries, err := s.readNew(reply)
+	if err != nil {
+		return err
 	}
 	var missing uint64
 	g.mu.Lock()
@@ -301,7 +292,7 @@ func (s *share) read(ctx context.Context, n int) error {
 	s.grown = min(2*s.grown, maxRead)
 	stale := replays != s.replays
 	g.mu.Unlock()
-	s.missed(int64(missing)) //nolint:gosec // fewer than there were entries
+	s.missed(int64(missing))
 	if hook := g.log.cfg.Hooks.Received; hook != nil && len(entries) > 0 {
 		hook(len(entries))
 	}
@@ -311,6 +302,26 @@ func (s *share) read(ctx context.Context, n int) error {
 		return s.loadAside(ctx)
 	}
 	return nil
+}
+
+func (s *share) readNew(reply []valkey.ValkeyMessage) ([]*held, error) {
+	now, err := number(reply, 1)
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]*held, 0, (len(reply)-3)/2)
+	for at := 3; at+1 < len(reply); at += 2 {
+		id, err1 := reply[at].ToString()
+		text, err2 := reply[at+1].ToString()
+		if err := errors.Join(err1, err2); err != nil {
+			return nil, err
+		}
+		h := s.entry(id, text)
+		h.known = 1
+		h.d.FirstReceived = time.UnixMilli(now)
+		entries = append(entries, h)
+	}
+	return entries, nil
 }
 
 // missed tells of entries that were gone before the group had them.

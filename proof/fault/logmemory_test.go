@@ -42,7 +42,9 @@ func TestLogMemory(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	ended := make(chan error, 2)
-	go func() { ended <- runConsumer(ctx, fast, &done, func(d *queue.Delivery) bool { return string(d.Body[:5]) == "stuck" }, nil) }()
+	go func() {
+		ended <- runConsumer(ctx, fast, &done, func(d *queue.Delivery) bool { return string(d.Body[:5]) == "stuck" }, nil)
+	}()
 	go func() {
 		ended <- runConsumer(ctx, slow, &read, nil, func() bool { return caughtUp.Load() == 1 || read.Load() < done.Load()/100 })
 	}()
