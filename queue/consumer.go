@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -95,9 +96,49 @@ func RetryAfter(err error, d time.Duration) error {
 	return retry{err, min(max(d, 0), maxVisibility)}
 }
 
-// Consumer handles the messages of a queue. It is safe for concurrent use; Run may run once at a time.
+// Source is what a [Consumer] takes messages from: a [*Queue] or a [*Group] of a log. It has unexported methods.
+type Source interface {
+	Receive(ctx context.Context, o ReceiveOptions) ([]*Delivery, error)
+	AckBatch(ctx context.Context, receipts []string) []error
+	Nack(ctx context.Context, receipt string, delay time.Duration, reason string) error
+	Reject(ctx context.Context, receipt, reason string) error
+	ExtendBatch(ctx context.Context, receipts []string, visibility time.Duration) []error
+
+	about() about
+	giveBack(ds []*Delivery) // makes deliveries visible again that nobody handles
+	leave()                  // the consumer has ended
+}
+
+// about is what a consumer knows of its source.
+type about struct {
+	name       string
+	visibility time.Duration
+	log        *slog.Logger
+}
+
+func (q *Queue) about() about { return about{q.cfg.Name, q.cfg.Visibility, q.log} }
+
+func (q *Queue) giveBack(ds []*Delivery) { q.receiving.giveBack(ds) }
+
+func (*Queue) leave() {}
+
+func (g *Group) about() about {
+	return about{g.log.cfg.Name + "/" + g.cfg.Name, g.cfg.Visibility, g.log.log}
+}
+
+func (g *Group) leave() {
+	ctx, cancel := g.log.bounded(context.Background())
+	defer cancel()
+	_ = g.Close(ctx) // else its leases end by themselves
+}
+
+// hasGone says that a source has no messages any more.
+func hasGone(err error) bool { return errors.Is(err, ErrDeleted) || errors.Is(err, ErrNoGroup) }
+
+// Consumer handles the messages of a queue, or of a group of a log. It is safe for concurrent use; Run may run once at a time.
 type Consumer struct {
-	queue   *Queue
+	from    Source
+	about   about
 	cfg     ConsumerConfig
 	handler Handler
 
@@ -108,11 +149,21 @@ type Consumer struct {
 	workers sync.WaitGroup
 }
 
-// NewConsumer returns a Consumer of q. The error names the field of cfg that is wrong.
-func NewConsumer(q *Queue, cfg ConsumerConfig) (*Consumer, error) {
-	if q == nil {
-		return nil, errors.New("queue: the consumer's queue is nil")
+// NewConsumer returns a Consumer of a [*Queue] or a [*Group]. The error names the field of cfg that is wrong.
+func NewConsumer(from Source, cfg ConsumerConfig) (*Consumer, error) {
+	switch is := from.(type) {
+	case nil:
+		return nil, errors.New("queue: the consumer's source is nil")
+	case *Queue:
+		if is == nil {
+			return nil, errors.New("queue: the consumer's queue is nil")
+		}
+	case *Group:
+		if is == nil {
+			return nil, errors.New("queue: the consumer's group is nil")
+		}
 	}
+	about := from.about()
 	if cfg.Concurrency == 0 {
 		cfg.Concurrency = DefaultConcurrency
 	}
@@ -120,7 +171,7 @@ func NewConsumer(q *Queue, cfg ConsumerConfig) (*Consumer, error) {
 		cfg.BatchSize = DefaultBatch
 	}
 	if cfg.Visibility == 0 {
-		cfg.Visibility = q.cfg.Visibility
+		cfg.Visibility = about.visibility
 	}
 	if cfg.Grace == 0 {
 		cfg.Grace = DefaultGrace
@@ -144,7 +195,7 @@ func NewConsumer(q *Queue, cfg ConsumerConfig) (*Consumer, error) {
 	case cfg.Grace < 0:
 		return nil, fmt.Errorf("queue: ConsumerConfig.Grace is %v, less than zero", cfg.Grace)
 	}
-	c := &Consumer{queue: q, cfg: cfg, handler: cfg.Handler, work: map[*task]struct{}{}}
+	c := &Consumer{from: from, about: about, cfg: cfg, handler: cfg.Handler, work: map[*task]struct{}{}}
 	for i := len(cfg.Middleware) - 1; i >= 0; i-- {
 		if cfg.Middleware[i] == nil {
 			return nil, fmt.Errorf("queue: ConsumerConfig.Middleware[%d] is nil", i)
@@ -169,7 +220,7 @@ const (
 )
 
 // Run handles messages until ctx ends, and returns when all handlers have: nil, or which ones did not within twice Config.Grace. It
-// also returns if the queue was deleted: [ErrDeleted]. While the server is away it goes on trying.
+// also returns if the queue or the group was deleted: [ErrDeleted], [ErrNoGroup]. While the server is away it goes on trying.
 func (c *Consumer) Run(ctx context.Context) error {
 	c.mu.Lock()
 	if c.running {
@@ -194,7 +245,8 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 	<-receiving.Done()
 	left := c.shutdown()
-	if cause := context.Cause(receiving); errors.Is(cause, ErrDeleted) {
+	c.from.leave()
+	if cause := context.Cause(receiving); hasGone(cause) {
 		return cause
 	}
 	if left > 0 {
@@ -267,9 +319,9 @@ func (c *Consumer) worker(ctx context.Context, stop context.CancelCauseFunc) {
 	}()
 	pause := firstPause
 	for ctx.Err() == nil {
-		ds, err := c.queue.Receive(ctx, ReceiveOptions{Max: c.cfg.BatchSize, Wait: pollWait, Visibility: c.cfg.Visibility})
+		ds, err := c.from.Receive(ctx, ReceiveOptions{Max: c.cfg.BatchSize, Wait: pollWait, Visibility: c.cfg.Visibility})
 		switch {
-		case errors.Is(err, ErrDeleted):
+		case hasGone(err):
 			stop(err)
 			return
 		case err != nil && ctx.Err() == nil:
@@ -301,5 +353,5 @@ func (c *Consumer) failed(err error) {
 	if hook := c.cfg.Hooks.Failed; hook != nil {
 		hook(err)
 	}
-	c.queue.log.Warn("consumer", "queue", c.queue.cfg.Name, "error", err)
+	c.about.log.Warn("consumer", "queue", c.about.name, "error", err)
 }

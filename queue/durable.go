@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
+	"github.com/flatrate/flatrate/internal/script"
 	"github.com/valkey-io/valkey-go"
 )
 
@@ -39,11 +41,24 @@ type errNotDurable struct{ error }
 
 func (e errNotDurable) Unwrap() error { return e.error }
 
-// execSend runs the send script on a partition, and waits for what Config.Durability asks for: that needs a connection of its own,
-// because WAIT asks about the writes of its own connection. An errNotDurable comes with the reply.
+// durably is what a send waits for, and for how long.
+type durably struct {
+	what     Durability
+	replicas int
+	timeout  time.Duration
+}
+
+// execSend runs the send script on a partition, and waits for what Config.Durability asks for. An errNotDurable comes with the reply.
 func (q *Queue) execSend(ctx context.Context, p *partition, args []string) ([]valkey.ValkeyMessage, error) {
-	if q.cfg.Durability == Memory {
-		return q.exec(ctx, send, p.keys, args)
+	d := durably{q.cfg.Durability, q.cfg.Replicas, q.cfg.DurabilityTimeout}
+	return d.exec(ctx, q.client, send, p.keys, args)
+}
+
+// exec runs a script and waits for its durability: that needs a connection of its own, because WAIT asks about the writes of its own
+// connection. An errNotDurable comes with the reply.
+func (d durably) exec(ctx context.Context, client valkey.Client, s *script.Script, keys, args []string) ([]valkey.ValkeyMessage, error) {
+	if d.what == Memory {
+		return insist(ctx, func() ([]valkey.ValkeyMessage, error) { return s.Exec(ctx, client, keys, args...).ToArray() })
 	}
 	type answer struct {
 		reply []valkey.ValkeyMessage
@@ -53,14 +68,14 @@ func (q *Queue) execSend(ctx context.Context, p *partition, args []string) ([]va
 	go func() { // a client whose connections are all in use would keep the caller past its context
 		var a answer
 		a.reply, a.err = insist(ctx, func() (reply []valkey.ValkeyMessage, err error) {
-			err = q.client.Dedicated(func(conn valkey.DedicatedClient) error {
+			err = client.Dedicated(func(conn valkey.DedicatedClient) error {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				if reply, err = send.ExecOn(ctx, q.client, conn, p.keys, args...).ToArray(); err != nil {
+				if reply, err = s.ExecOn(ctx, client, conn, keys, args...).ToArray(); err != nil {
 					return err
 				}
-				return q.settled(ctx, conn)
+				return d.settled(ctx, conn)
 			})
 			return reply, err
 		})
@@ -75,18 +90,18 @@ func (q *Queue) execSend(ctx context.Context, p *partition, args []string) ([]va
 }
 
 // settled waits until what was written on conn is as durable as it has to be.
-func (q *Queue) settled(ctx context.Context, conn valkey.DedicatedClient) error {
-	ms := q.cfg.DurabilityTimeout.Milliseconds()
-	if q.cfg.Durability == Replicated {
-		n, err := conn.Do(ctx, conn.B().Wait().Numreplicas(int64(q.cfg.Replicas)).Timeout(ms).Build()).AsInt64()
-		if err == nil && n < int64(q.cfg.Replicas) {
-			err = fmt.Errorf("%d of %d replicas have it after %v", n, q.cfg.Replicas, q.cfg.DurabilityTimeout)
+func (d durably) settled(ctx context.Context, conn valkey.DedicatedClient) error {
+	ms := d.timeout.Milliseconds()
+	if d.what == Replicated {
+		n, err := conn.Do(ctx, conn.B().Wait().Numreplicas(int64(d.replicas)).Timeout(ms).Build()).AsInt64()
+		if err == nil && n < int64(d.replicas) {
+			err = fmt.Errorf("%d of %d replicas have it after %v", n, d.replicas, d.timeout)
 		}
 		return notDurable(err)
 	}
 	acks, err := conn.Do(ctx, conn.B().Waitaof().Numlocal(1).Numreplicas(0).Timeout(ms).Build()).AsIntSlice()
 	if err == nil && (len(acks) == 0 || acks[0] < 1) {
-		err = fmt.Errorf("it is not on disk after %v", q.cfg.DurabilityTimeout)
+		err = fmt.Errorf("it is not on disk after %v", d.timeout)
 	}
 	return notDurable(err)
 }

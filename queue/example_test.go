@@ -126,3 +126,67 @@ func ExampleQueue_Redrive() {
 	moved, err := dead.Redrive(context.Background(), queue.RedriveOptions{PerSecond: 100})
 	log.Print(moved, err)
 }
+
+// A log: whoever wants its entries reads them as a group, each in order by key.
+func ExampleLog() {
+	ctx := context.Background()
+	l, err := queue.NewLog(client, queue.LogConfig{Name: "orders", Partitions: 8})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := l.Append(ctx, queue.Message{Body: []byte("shipped"), Group: "customer 7"}); err != nil {
+		log.Print(err) // without an answer it may have been appended
+	}
+	invoices, err := l.Group(queue.GroupConfig{Name: "invoices"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	c, err := queue.NewConsumer(invoices, queue.ConsumerConfig{
+		Handler: func(ctx context.Context, d *queue.Delivery) error { return deliver(ctx, d.Body) },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Run(ctx); err != nil {
+		log.Print(err)
+	}
+}
+
+// What failed too often waits among the group's dead letters, and can be delivered to it again.
+func ExampleGroup_Replay() {
+	ctx := context.Background()
+	l, err := queue.NewLog(client, queue.LogConfig{Name: "orders"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	invoices, err := l.Group(queue.GroupConfig{Name: "invoices"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	dead, err := invoices.Dead(ctx, 100)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, d := range dead {
+		fmt.Println(d.ID, d.Dead.Reason)
+		if _, err := invoices.Replay(ctx, d.ID); err != nil {
+			log.Print(err)
+		}
+	}
+}
+
+// A simple list, for work that may be lost.
+func ExampleList() {
+	ctx := context.Background()
+	list, err := queue.NewList(client, queue.ListConfig{Name: "thumbnails", MaxLen: 10_000})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := list.Push(ctx, []byte("cat.jpg")); errors.Is(err, queue.ErrFull) {
+		log.Print("nobody keeps up: it is left out")
+	}
+	item, ok, err := list.Pop(ctx, 20*time.Second)
+	if err == nil && ok {
+		_ = deliver(ctx, item) // if this process dies now, the item is gone
+	}
+}

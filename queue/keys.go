@@ -6,11 +6,15 @@ import (
 	"github.com/flatrate/flatrate/internal/key"
 )
 
-// keySpace holds the keys of all queues under one prefix.
+// keySpace holds the keys of all queues, or of all logs, or of all lists, under one prefix.
 type keySpace struct{ space key.Space }
 
-func newKeySpace(prefix string) (keySpace, error) {
-	s, err := key.NewSpace(prefix, "queue")
+func newKeySpace(prefix string) (keySpace, error) { return newSpace(prefix, "queue") }
+
+func newLogSpace(prefix string) (keySpace, error) { return newSpace(prefix, "log") }
+
+func newSpace(prefix, kind string) (keySpace, error) {
+	s, err := key.NewSpace(prefix, kind)
 	if err != nil {
 		return keySpace{}, err
 	}

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -78,7 +79,8 @@ type Delivery struct {
 	// Dead says why the message is among the dead letters; nil for others.
 	Dead *Dead
 
-	leased time.Time // before the call that brought it
+	leased time.Time       // before the call that brought it
+	owned  context.Context //nolint:containedctx // of a log: ends when its partition is somebody else's; nil for a queue
 }
 
 // Dead is why a message went to the dead letters.

@@ -186,15 +186,19 @@ func isFull(err error) bool {
 
 // checkServer refuses a server that may evict messages, or that can't do what Config.Durability asks for.
 func (q *Queue) checkServer(ctx context.Context) error {
-	info, err := server.Probe(ctx, q.client, "waitaof")
+	return checkServer(ctx, q.client, "Config", q.cfg.Durability)
+}
+
+func checkServer(ctx context.Context, client valkey.Client, config string, durability Durability) error {
+	info, err := server.Probe(ctx, client, "waitaof")
 	if err != nil {
 		return fmt.Errorf("queue: open: %w", err)
 	}
 	if strings.HasPrefix(info.Eviction, "allkeys") {
 		return fmt.Errorf("queue: open: the server's maxmemory-policy is %s: it would evict messages; use noeviction, or a volatile-* policy", info.Eviction)
 	}
-	if q.cfg.Durability == Synced && !info.Has("waitaof") {
-		return fmt.Errorf("queue: open: Config.Durability is Synced, and %s %v has no WAITAOF", info.Kind, info.Version)
+	if durability == Synced && !info.Has("waitaof") {
+		return fmt.Errorf("queue: open: %s.Durability is Synced, and %s %v has no WAITAOF", config, info.Kind, info.Version)
 	}
 	return nil
 }

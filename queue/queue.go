@@ -1,4 +1,5 @@
-// Package queue is a work queue: messages that are sent, received, and gone when they were acknowledged.
+// Package queue is a work queue: messages that are sent, received, and gone when they were acknowledged. It is a log, too, whose entries any
+// number of groups read, each from its own position ([Log], [Group]), and a simple list ([List]). docs/log.md says which is for which case.
 //
 // [New] makes a Queue of a client and a name. [Queue.Send] sends, a [Consumer] handles what comes: it receives, keeps
 // what it works on, acknowledges, and sends to the dead letters what fails again and again. [Queue.Receive],
@@ -37,6 +38,22 @@
 //	fr:queue:{NAME:N}:triesq      list    time and attempt, oldest first                                when empty
 //	fr:queue:{NAME:N}:rates       zset    group -> when its tokens are full again (Unix ms)             when empty
 //	fr:queue:{NAME:N}:wait        zset    channel and id of who waits -> until when (Unix ms)           when empty
+//
+// Those of logs and lists; GROUP is the name of a group of readers:
+//
+//	fr:log:{%}:names              hash    the name of each log -> since when (Unix ms)                  with the log
+//	fr:log:{NAME:N}:meta          hash    settings and counters of partition N                          with the log
+//	fr:log:{NAME:N}:gone          string  empty: the log was deleted                                    after a minute
+//	fr:log:{NAME:N}:log           stream  the entries, with a consumer group for each GROUP             with the log
+//	fr:log:{NAME:N}:groups        set     the groups                                                    with the log
+//	fr:log:{NAME:N}:own:GROUP     string  token of the process that has the partition                   after its lease
+//	fr:log:{NAME:N}:members:GROUP  zset   channel and id of each process -> until when; partition 0     when empty
+//	fr:log:{NAME:N}:side:GROUP    hash    id -> entry that was moved out of the stream, or is dead      when empty
+//	fr:log:{NAME:N}:try:GROUP     hash    id -> deliveries, when first (Unix ms), why it failed last    when empty
+//	fr:log:{NAME:N}:due:GROUP     zset    id of what was moved out -> when it may come (Unix ms)        when empty
+//	fr:log:{NAME:N}:dead:GROUP    zset    id of each dead letter -> since when (Unix ms)                when empty
+//	fr:log:{NAME:N}:wait          zset    channel and id of who waits -> until when (Unix ms)           when empty
+//	fr:list:{NAME}                list    items, the oldest one last                                    when empty
 package queue
 
 import (
@@ -163,6 +180,9 @@ type Hooks struct {
 	Received func(messages, bytes int)
 	// Settled is called with how many receipts a call has acknowledged, extended or given back.
 	Settled func(receipts int)
+	// Missed is called with how many entries of a log were gone before a group of this process had acknowledged them: the log is [Lossy],
+	// or somebody else has trimmed it.
+	Missed func(entries int)
 	// Buried is called with each message that this process has moved to the dead letters.
 	Buried func(id, reason string)
 }
@@ -265,12 +285,6 @@ func (c *Config) check() error {
 		}
 		return nil
 	}
-	span := func(field string, d, least, most time.Duration) error {
-		if d != 0 && (d < least || d > most || d%time.Millisecond != 0) {
-			return fmt.Errorf("queue: Config.%s is %v, not whole milliseconds from %v to %v", field, d, least, most)
-		}
-		return nil
-	}
 	rate := func(field string, r Rate) error {
 		switch {
 		case r.Limit == 0 && r.Per == 0, r.Limit == NoLimit:
@@ -280,7 +294,7 @@ func (c *Config) check() error {
 		case r.Per == 0:
 			return fmt.Errorf("queue: Config.%s.Per is missing", field)
 		}
-		return span(field+".Per", r.Per, time.Millisecond, maxDuration)
+		return span("Config."+field+".Per", r.Per, time.Millisecond, maxDuration)
 	}
 	switch {
 	case c.Name == "" || len(c.Name) > maxName:
@@ -302,10 +316,10 @@ func (c *Config) check() error {
 		limit("MaxReceives", int64(c.MaxReceives)), limit("MaxMessages", c.MaxMessages), limit("MaxBytes", c.MaxBytes),
 		limit("MaxInFlight", int64(c.MaxInFlight)), limit("MaxInFlightPerGroup", int64(c.MaxInFlightPerGroup)),
 		rate("Rate", c.Rate), rate("GroupRate", c.GroupRate),
-		span("Retention", c.Retention, time.Second, maxDuration), span("Delay", max(c.Delay, 0), time.Millisecond, maxDuration),
-		span("Visibility", c.Visibility, minVisibility, maxVisibility),
-		span("DurabilityTimeout", c.DurabilityTimeout, time.Millisecond, time.Minute),
-		span("Timeout", c.Timeout, time.Millisecond, time.Hour),
+		span("Config.Retention", c.Retention, time.Second, maxDuration), span("Config.Delay", max(c.Delay, 0), time.Millisecond, maxDuration),
+		span("Config.Visibility", c.Visibility, minVisibility, maxVisibility),
+		span("Config.DurabilityTimeout", c.DurabilityTimeout, time.Millisecond, time.Minute),
+		span("Config.Timeout", c.Timeout, time.Millisecond, time.Hour),
 	} {
 		if err != nil {
 			return err
@@ -322,12 +336,16 @@ func (s *state) partOf(key string) *partition {
 	if len(s.parts) == 1 {
 		return s.parts[0]
 	}
+	return s.parts[hashOf(key)%uint64(len(s.parts))]
+}
+
+// hashOf is FNV-1a, folded, since its low bits alone are poor.
+func hashOf(key string) uint64 {
 	h := uint64(14695981039346656037)
 	for i := range len(key) {
 		h = (h ^ uint64(key[i])) * 1099511628211
 	}
-	h ^= h >> 32
-	return s.parts[h%uint64(len(s.parts))]
+	return h ^ h>>32
 }
 
 // PrefixOf returns what stands before every key of q, for tests of the layout.

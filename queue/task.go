@@ -21,6 +21,7 @@ type task struct {
 	begin      time.Time
 	over       atomic.Bool // it is finished, or was given up
 	replaced   atomic.Bool // and another worker is in its place
+	unhook     []func() bool
 
 	mu    sync.Mutex
 	until time.Time // by which the server must have confirmed that the messages are still ours
@@ -33,6 +34,13 @@ func (c *Consumer) begin(ctx context.Context, ds []*Delivery) *task {
 	t := &task{consumer: c, deliveries: ds, begin: time.Now()}
 	t.ctx, t.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	t.confirmed(ds[0].leased)
+	var last context.Context
+	for _, d := range ds {
+		if d.owned != nil && d.owned != last {
+			last = d.owned
+			t.unhook = append(t.unhook, context.AfterFunc(last, func() { t.cancel(ErrNotHeld) }))
+		}
+	}
 	c.mu.Lock()
 	c.work[t] = struct{}{}
 	c.mu.Unlock()
@@ -69,6 +77,9 @@ func (t *task) leave() bool {
 	t.consumer.mu.Lock()
 	delete(t.consumer.work, t)
 	t.consumer.mu.Unlock()
+	for _, unhook := range t.unhook {
+		unhook()
+	}
 	return true
 }
 
@@ -80,7 +91,7 @@ func (c *Consumer) handle(t *task) (errs []error) {
 			if hook := c.cfg.Hooks.Panicked; hook != nil {
 				hook(t.deliveries[0], v, stack)
 			}
-			c.queue.log.Error("a handler panicked", "queue", c.queue.cfg.Name, "id", t.deliveries[0].ID, "panic", fmt.Sprint(v), "stack", string(stack))
+			c.about.log.Error("a handler panicked", "queue", c.about.name, "id", t.deliveries[0].ID, "panic", fmt.Sprint(v), "stack", string(stack))
 			errs = all(len(t.deliveries), fmt.Errorf("panic: %v", v))
 		}
 	}()
@@ -127,7 +138,7 @@ func (c *Consumer) settle(t *task, errs []error) {
 		c.insist(func(ctx context.Context) error {
 			var failed error
 			var again []string
-			for i, err := range c.queue.AckBatch(ctx, done) {
+			for i, err := range c.from.AckBatch(ctx, done) {
 				if err != nil {
 					failed = err
 				}
@@ -148,17 +159,17 @@ func (c *Consumer) refuse(ctx context.Context, d *Delivery, err error, shutdown 
 	var r retry
 	switch {
 	case shutdown: // it did not fail, it was interrupted
-		return c.queue.Extend(ctx, d.Receipt, 0)
+		return one(c.from.ExtendBatch(ctx, []string{d.Receipt}, 0))
 	case errors.As(err, new(rejection)):
-		refused := c.queue.Reject(ctx, d.Receipt, err.Error())
+		refused := c.from.Reject(ctx, d.Receipt, err.Error())
 		if !errors.Is(refused, ErrNoDeadLetters) {
 			return refused
 		}
 	case errors.As(err, &r):
-		return c.queue.Nack(ctx, d.Receipt, r.after, err.Error())
+		return c.from.Nack(ctx, d.Receipt, r.after, err.Error())
 	}
 	after := min(max(c.cfg.Backoff(d.Receives), 0), maxVisibility)
-	return c.queue.Nack(ctx, d.Receipt, after, err.Error())
+	return c.from.Nack(ctx, d.Receipt, after, err.Error())
 }
 
 const (
@@ -170,7 +181,7 @@ const (
 func (c *Consumer) insist(settle func(context.Context) error) {
 	var err error
 	for try := range settleTries {
-		if err = settle(context.Background()); err == nil || errors.Is(err, ErrNotHeld) || errors.Is(err, ErrDeleted) || errors.Is(err, errTooLate) {
+		if err = settle(context.Background()); err == nil || errors.Is(err, ErrNotHeld) || hasGone(err) || errors.Is(err, errTooLate) {
 			break
 		}
 		<-time.After(settlePause << try)
@@ -182,7 +193,7 @@ func (c *Consumer) insist(settle func(context.Context) error) {
 
 // giveBack makes the messages of a task that was given up visible again.
 func (c *Consumer) giveBack(t *task) {
-	c.queue.receiving.giveBack(t.deliveries)
+	c.from.giveBack(t.deliveries)
 }
 
 // beat extends what handlers work on, ends the context of those that have lost their messages, and replaces those that do
@@ -237,12 +248,12 @@ func (c *Consumer) extend(ctx context.Context, now time.Time, due []*task) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Visibility/3)
 	defer cancel()
-	errs := c.queue.ExtendBatch(ctx, receipts, c.cfg.Visibility)
+	errs := c.from.ExtendBatch(ctx, receipts, c.cfg.Visibility)
 	unsure := map[*task]bool{}
 	lost := map[*task]int{}
 	for i, err := range errs {
 		switch {
-		case errors.Is(err, ErrNotHeld), errors.Is(err, ErrDeleted):
+		case errors.Is(err, ErrNotHeld), hasGone(err):
 			lost[whose[i]]++
 		case err != nil:
 			unsure[whose[i]] = true
@@ -281,6 +292,6 @@ func (c *Consumer) replace(ctx context.Context, stop context.CancelCauseFunc, t 
 	if hook := c.cfg.Hooks.Stuck; hook != nil {
 		hook(t.deliveries[0])
 	}
-	c.queue.log.Error("a handler does not return", "queue", c.queue.cfg.Name, "id", t.deliveries[0].ID)
+	c.about.log.Error("a handler does not return", "queue", c.about.name, "id", t.deliveries[0].ID)
 	go c.worker(ctx, stop) // it has the place of the other one, which the shutdown does not wait for
 }

@@ -29,6 +29,7 @@ type queueCmd struct {
 	Purge   queuePurgeCmd   `cmd:"" help:"Delete all messages of a queue, those in flight too."`
 	Pause   queuePauseCmd   `cmd:"" help:"Stop deliveries; sends go on."`
 	Resume  queueResumeCmd  `cmd:"" help:"Let deliveries go on."`
+	Logs    queueLogsCmd    `cmd:"" help:"List the logs, their groups, and how far these are."`
 
 	queueFlags
 }

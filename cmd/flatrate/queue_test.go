@@ -27,7 +27,7 @@ func TestQueueScripts(t *testing.T) {
 			env.Setenv("FLATRATE_PREFIX", strings.TrimPrefix(filepath.Base(env.WorkDir), "script-"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"die": die},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"die": die, "log": makeLog},
 	})
 }
 
@@ -36,6 +36,30 @@ func die(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.Atoi(args[2])
 	ts.Check(err)
 	ts.Check(deadLetters(context.Background(), ts.Getenv("FLATRATE_VALKEY"), ts.Getenv("FLATRATE_PREFIX"), args[0], args[1], n))
+}
+
+// makeLog appends to a log, and receives one entry for a group: log NAME GROUP N
+func makeLog(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	client, err := flatrate.Connect(ctx, ts.Getenv("FLATRATE_VALKEY"))
+	ts.Check(err)
+	defer client.Close()
+	l, err := queue.NewLog(client, queue.LogConfig{Prefix: ts.Getenv("FLATRATE_PREFIX"), Name: args[0]})
+	ts.Check(err)
+	g, err := l.Group(queue.GroupConfig{Name: args[1]})
+	ts.Check(err)
+	ts.Check(g.Open(ctx))
+	for range n {
+		_, err := l.Append(ctx, queue.Message{Body: []byte("x"), Group: "k"})
+		ts.Check(err)
+	}
+	ds, err := g.Receive(ctx, queue.ReceiveOptions{Wait: time.Minute})
+	ts.Check(err)
+	ts.Check(g.Reject(ctx, ds[0].Receipt, "no"))
+	ts.Check(g.Close(ctx))
 }
 
 func deadLetters(ctx context.Context, url, prefix, name, dead string, n int) error {

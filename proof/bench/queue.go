@@ -38,7 +38,7 @@ func queueRows(ctx context.Context, b *B) []Row {
 		return func(ctx context.Context, _ time.Duration) (float64, error) { return w.measure(ctx, cpu, work) }
 	}
 	fifo, standard := w.open("fifo", true), w.open("standard", false)
-	return []Row{
+	return append([]Row{
 		{
 			Name: "roundtrip", Unit: "messages/s", Better: "higher",
 			Ours: trip(false, w.consumed("roundtrip", false)), Peers: []Peer{{"asynq", trip(false, w.asynq)}},
@@ -65,13 +65,14 @@ func queueRows(ctx context.Context, b *B) []Row {
 		{Name: "bytes-beyond-body", Unit: "bytes", Better: "lower", Ours: w.bytes(false)},
 		{Name: "bytes-in-flight", Unit: "bytes", Better: "lower", Ours: w.bytes(true)},
 		{Name: "wake-p50", Unit: "us", Better: "lower", Ours: w.wake(), Peers: []Peer{{"raw BLPOP", w.blpop()}}},
-	}
+	}, logRows(w)...)
 }
 
 type queueWork struct {
 	client, admin valkey.Client
 	addr          string
 	n             int
+	logEntry      float64 // bytes of an entry of a log
 	must          func(error)
 }
 
@@ -150,7 +151,7 @@ func (w *queueWork) consumed(name string, fifo bool) func(context.Context) (int,
 	}
 }
 
-func (w *queueWork) consume(ctx context.Context, q *queue.Queue) error {
+func (w *queueWork) consume(ctx context.Context, q queue.Source) error {
 	ctx, done := context.WithCancel(ctx)
 	defer done()
 	var handled atomic.Int64

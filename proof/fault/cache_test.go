@@ -16,6 +16,7 @@ func TestMain(m *testing.M) {
 	crowd.Main()
 	behindproc.Main()
 	queueMain()
+	logMain()
 	os.Exit(m.Run())
 }
 

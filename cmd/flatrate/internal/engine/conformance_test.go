@@ -19,7 +19,7 @@ import (
 // TestBlocks runs the conformance suites of the building blocks on the embedded engine.
 func TestBlocks(t *testing.T) {
 	for name, suite := range map[string]func(*testing.T, valkeytest.Env){
-		"cache": cachetest.Run, "lock": locktest.Run, "meter": metertest.Run, "object": objecttest.Run, "queue": queuetest.Run,
+		"cache": cachetest.Run, "lock": locktest.Run, "list": queuetest.RunList, "log": queuetest.RunLog, "meter": metertest.Run, "object": objecttest.Run, "queue": queuetest.Run,
 		"ratelimit": ratelimittest.Run, "session": sessiontest.Run, "writebehind": writebehindtest.Run,
 	} {
 		t.Run(name, func(t *testing.T) {

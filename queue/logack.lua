@@ -1,0 +1,29 @@
+#!lua flags=allow-oom
+-- KEYS[1]  the partition's settings and counters; its other keys have the same name with another last part
+-- KEYS[2]  is there for a minute after the log was deleted
+-- ARGV[1]  the group
+-- ARGV[2]  the token of the owner of the partition
+-- ARGV[3..]  the ids of entries that are done
+-- reply    {-1} if the log was deleted, {-4} if the partition is another's, {-3} if there is no group; else {1}
+local call = redis.call
+local base = string.sub(KEYS[1], 1, -5)
+local g = ARGV[1]
+if redis.pcall('GET', base .. 'own:' .. g) ~= ARGV[2] then
+  return {call('EXISTS', KEYS[2]) == 1 and -1 or -4}
+end
+local n = call('XACK', base .. 'log', g, unpack(ARGV, 3))
+if n < #ARGV - 2 then
+  n = n + call('HDEL', base .. 'side:' .. g, unpack(ARGV, 3))
+  if n > 0 then
+    call('HDEL', base .. 'try:' .. g, unpack(ARGV, 3))
+    call('ZREM', base .. 'due:' .. g, unpack(ARGV, 3))
+  end
+  -- What is neither here nor there was acknowledged by somebody else, or its group is gone.
+  if n < #ARGV - 2 then
+    local r = redis.pcall('XPENDING', base .. 'log', g)
+    if r.err then
+      return {-3}
+    end
+  end
+end
+return {1}
