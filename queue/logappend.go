@@ -27,8 +27,9 @@ var (
 
 // appending is an entry on its way.
 type appending struct {
-	blob string
-	sent Sent
+	blob  string
+	bytes int // of body and attributes
+	sent  Sent
 }
 
 // Append appends a message. One round trip, which appends of this process at the same time share. Sent.ID is the entry's id and
@@ -60,7 +61,8 @@ func (l *Log) AppendBatch(ctx context.Context, messages []Message) ([]Sent, erro
 	parts := make(map[*logPart][]*appending, 1)
 	anywhere := rand.IntN(len(s.parts)) // what has no key goes to one partition, so that it shares its call
 	for i := range messages {
-		m, it := &messages[i], &appending{}
+		m := &messages[i]
+		it := &appending{bytes: sizeOf(m.Body, m.Attributes)}
 		items[i] = it
 		if it.sent.Err = l.check(m); it.sent.Err != nil {
 			continue
@@ -233,7 +235,7 @@ func (l *Log) appendOnce(ctx context.Context, p *logPart, batch []*appending) er
 	n, bytes := 0, 0
 	for _, it := range batch {
 		if it.sent.Err == nil {
-			n, bytes = n+1, bytes+len(it.blob)
+			n, bytes = n+1, bytes+it.bytes
 		}
 	}
 	if hook := l.cfg.Hooks.Sent; hook != nil && n > 0 {

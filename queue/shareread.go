@@ -294,7 +294,11 @@ func (s *share) read(ctx context.Context, n int) error {
 	g.mu.Unlock()
 	s.missed(int64(missing))
 	if hook := g.log.cfg.Hooks.Received; hook != nil && len(entries) > 0 {
-		hook(len(entries))
+		bytes := 0
+		for _, h := range entries {
+			bytes += sizeOf(h.d.Body, h.d.Attributes)
+		}
+		hook(len(entries), bytes)
 	}
 	if stale {
 		end := s.watch()

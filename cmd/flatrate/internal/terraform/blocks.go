@@ -30,8 +30,9 @@ var Blocks = []Block{
 		Commands: words("del exists get hdel hget hset lindex lpop lrem pexpire pttl rpush set wait zadd zcard zrange zrem zremrangebyscore zscore"),
 		Newer:    map[string]string{"delifeq": "9.0"},
 		Evicted:  "locks that are held (two holders at a time); the fences have no TTL and stay"},
-	{Name: "queue", Keys: []string{"queue:*"}, Wakes: true, Mixed: true,
-		Commands: words("del exists get hdel hexists hget hgetall hincrby hkeys hlen hmget hset hsetnx lindex llen lpop pexpire rpush set unlink wait waitaof " +
+	{Name: "queue", Keys: []string{"queue:*", "log:*", "list:*"}, Wakes: true, Mixed: true,
+		Commands: words("brpop del exists get hdel hexists hget hgetall hincrby hkeys hlen hmget hset hsetnx lindex llen lpop lpush pexpire pttl rpop rpush " +
+			"sadd set smembers srem unlink wait waitaof xack xadd xclaim xgroup xinfo xlen xpending xrange xreadgroup xrevrange xtrim " +
 			"zadd zcard zcount zmscore zpopmin zrange zrangebyscore zrem zremrangebyscore zscore"),
 		Newer:   map[string]string{"delifeq": "9.0"},
 		Evicted: "the lease of who sends periodic jobs, and the mark of a deleted queue; messages have no TTL and stay"},

@@ -24,8 +24,15 @@ import (
 )
 
 var suites = map[string]func(*testing.T, valkeytest.Env){
-	"cache": cachetest.Run, "lock": locktest.Run, "meter": metertest.Run, "object": objecttest.Run, "queue": queuetest.Run,
+	"cache": cachetest.Run, "lock": locktest.Run, "meter": metertest.Run, "object": objecttest.Run, "queue": queues,
 	"ratelimit": ratelimittest.Run, "session": sessiontest.Run, "write-behind": writebehindtest.Run,
+}
+
+// queues are all three kinds.
+func queues(t *testing.T, env valkeytest.Env) {
+	queuetest.Run(t, env)
+	queuetest.RunLog(t, env)
+	queuetest.RunList(t, env)
 }
 
 // TestAccessStrings signs in as the user of each block, with exactly the rules that are generated, and runs the block's whole conformance
