@@ -43,6 +43,11 @@ var layouts = map[string][]part{
 		{"dedupq", "list", Forget}, {"unique", "hash", Forget}, {"cron", "hash", Destroy}, {"lead", "string", Forget},
 		{"tries", "hash", Reload}, {"triesq", "list", Reload}, {"rates", "zset", Forget}, {"wait", "zset", Reload},
 	},
+	"log": {
+		{"names", "hash", Destroy}, {"meta", "hash", Destroy}, {"gone", "string", Reload}, {"log", "stream", Destroy},
+		{"groups", "set", Destroy}, {"own:", "string", Forget}, {"members:", "zset", Reload}, {"side:", "hash", Destroy},
+		{"try:", "hash", Forget}, {"due:", "zset", Destroy}, {"dead:", "zset", Destroy}, {"wait", "zset", Reload},
+	},
 	"behind": {
 		{"val:", "string", Destroy}, {"fill:", "string", Reload}, {"log", "hash", Destroy}, {"due", "zset", Destroy},
 		{"flight", "zset", Destroy}, {"dead", "hash", Destroy}, {"own", "string", Forget}, {"layout", "string", Destroy},
@@ -80,7 +85,11 @@ func classifyIn(block, rest, kind string) (Role, bool) {
 		return rateRole(rest, kind)
 	case "sess":
 		return sessionRole(rest, kind)
-	case "lock", "queue", "behind", "meter":
+	case "list":
+		if tagged(rest) && kind == "list" {
+			return Role{"queue", "list", Destroy}, true
+		}
+	case "lock", "queue", "log", "behind", "meter":
 		tag, tail, ok := afterTag(rest)
 		if !ok || tag == "" {
 			return Role{}, false
@@ -96,8 +105,11 @@ func classifyIn(block, rest, kind string) (Role, bool) {
 }
 
 func blockName(word string) string {
-	if word == "behind" {
+	switch word {
+	case "behind":
 		return "write-behind"
+	case "log":
+		return "queue"
 	}
 	return word
 }
