@@ -20,7 +20,7 @@ type terraformCmd struct {
 type terraformGenerateCmd struct {
 	costSources `embed:"" group:"sources"`
 
-	Kind       string   `enum:"pair,cluster,serverless,durable" default:"pair" help:"pair, cluster, serverless or durable."`
+	Layout     string   `enum:"pair,cluster,serverless,durable" default:"pair" help:"pair, cluster, serverless or durable."`
 	Blocks     []string `placeholder:"NAME,NAME" help:"Building blocks beside those of the load."`
 	Together   bool     `help:"Everything on the same nodes, without eviction, even where a cache is among it."`
 	Node       string   `placeholder:"TYPE" help:"The node type; the cheapest that is enough by default."`
@@ -32,11 +32,11 @@ type terraformGenerateCmd struct {
 	Region     string   `help:"Whose prices; us-east-1 by default."`
 	PriceFile  string   `name:"prices" placeholder:"FILE" help:"A price table of prices update, in place of the updated or the shipped one."`
 	Shipped    bool     `name:"shipped-prices" help:"Use the shipped price table even if there is an updated one."`
-	Durability string   `default:"sync" help:"With --kind durable: sync, or async."`
+	Durability string   `default:"sync" help:"With --layout durable: sync, or async."`
 
 	Name          string            `default:"flatrate" help:"What stands before the names of all that is made."`
 	Prefix        string            `default:"fr" help:"The prefix of the keys, as in the blocks' Config.Prefix."`
-	EngineVersion string            `placeholder:"VERSION" help:"Of Valkey; 8.0 by default, 9.0 with --kind durable."`
+	EngineVersion string            `placeholder:"VERSION" help:"Of Valkey; 8.0 by default, 9.0 with --layout durable."`
 	Auth          string            `enum:"password,iam" default:"password" help:"How users sign in: password or iam."`
 	Events        string            `name:"keyspace-events" default:"Ex" help:"notify-keyspace-events; empty turns them off."`
 	Maintenance   string            `default:"sun:03:00-sun:04:00" placeholder:"WINDOW" help:"The weekly maintenance window, in UTC."`
@@ -56,7 +56,7 @@ func (c *terraformGenerateCmd) cost() *costCmd {
 
 // Run plans and writes.
 func (c *terraformGenerateCmd) Run(ctx context.Context, g globals, io stdio) error {
-	options := terraform.Options{Kind: c.Kind, Version: c.EngineVersion, Name: c.Name, Prefix: c.Prefix, Node: c.Node, Nodes: c.Nodes, Shards: c.Shards,
+	options := terraform.Options{Kind: c.Layout, Version: c.EngineVersion, Name: c.Name, Prefix: c.Prefix, Node: c.Node, Nodes: c.Nodes, Shards: c.Shards,
 		Term: cost.Term(c.Term), Extra: c.Blocks, Together: c.Together, IAM: c.Auth == "iam", Durability: c.Durability, Events: c.Events,
 		Maintenance: c.Maintenance, Snapshot: c.Snapshots, Retention: c.SnapshotDays, LogDays: c.LogDays, Tags: c.Tag}
 	if err := options.Validate(); err != nil {

@@ -11,7 +11,7 @@ import (
 
 type terraformLintCmd struct {
 	Path   string `arg:"" name:"file|dir" help:"A file, or a folder whose .tf files are read."`
-	Output string `enum:"text,json" default:"text" help:"text or json."`
+	Output string `enum:"table,json" default:"table" help:"table or json."`
 }
 
 // findingsError says that there are findings: they have been printed, and the exit code tells.

@@ -68,7 +68,7 @@ func rewrite(path string, text []byte) error {
 	if info.Mode().Perm()&0o222 == 0 {
 		return fmt.Errorf("%s: it may not be written (%v); nothing is changed", path, info.Mode().Perm())
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY, 0) //nolint:gosec // only to see whether it may be written
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}

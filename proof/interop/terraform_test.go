@@ -92,7 +92,7 @@ func TestTerraformValidates(t *testing.T) {
 		for _, kind := range []string{"pair", "cluster", "serverless", "durable"} {
 			for _, auth := range []string{"password", "iam"} {
 				dir := t.TempDir()
-				config := run(dir, flatrate, "terraform", "--shipped-prices", "--preset", preset, "--kind", kind, "--auth", auth)
+				config := run(dir, flatrate, "terraform", "--shipped-prices", "--preset", preset, "--layout", kind, "--auth", auth)
 				if err := os.WriteFile(filepath.Join(dir, "main.tf"), config, 0o600); err != nil {
 					t.Fatal(err)
 				}

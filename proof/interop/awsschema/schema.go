@@ -47,11 +47,11 @@ func typeOf(kind, storage string) tftypes.Type {
 
 // read is the schema of one resource, "elasticache-user" say.
 func read(dir, name string) (*tfprotov6.Schema, error) {
-	js, err := os.ReadFile(filepath.Join(dir, "cdktf", "lib", name, "index.js"))
+	js, err := os.ReadFile(filepath.Join(dir, "cdktf", "lib", name, "index.js")) //nolint:gosec // the operator names the folder
 	if err != nil {
 		return nil, err
 	}
-	declared, err := os.ReadFile(filepath.Join(dir, "cdktf", "lib", name, "index.d.ts"))
+	declared, err := os.ReadFile(filepath.Join(dir, "cdktf", "lib", name, "index.d.ts")) //nolint:gosec // as above
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func (o object) block() *tfprotov6.SchemaBlock {
 
 // younger adds what the later package has and the earlier one has not.
 func younger(dir, file, camel string, a *tfprotov6.SchemaAttribute, s *tfprotov6.Schema) error {
-	text, err := os.ReadFile(filepath.Join(dir, "pulumi", "elasticache", file))
+	text, err := os.ReadFile(filepath.Join(dir, "pulumi", "elasticache", file)) //nolint:gosec // as above
 	if err != nil {
 		return err
 	}

@@ -61,7 +61,7 @@ var Blocks = []Block{
 }
 
 // every block's connection needs these: scripts, and what says which server this is. AUTH and HELLO are open to all.
-var every = words("client|setinfo cluster|info cluster|shards cluster|slots command|info eval evalsha info ping readonly script|load time")
+var every = words("asking client|setinfo cluster|info cluster|shards cluster|slots command|info eval evalsha info ping readonly script|load time")
 
 // waking are the commands of waiters and of those that wake them, and of their connections when they are given back.
 var waking = words("discard publish punsubscribe subscribe sunsubscribe unsubscribe")

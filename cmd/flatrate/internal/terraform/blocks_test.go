@@ -62,6 +62,41 @@ func TestAccessStrings(t *testing.T) {
 	}
 }
 
+// TestAccessStringsOnCluster does the same on a cluster of three, where a client looks up the shards and is redirected.
+func TestAccessStringsOnCluster(t *testing.T) {
+	nodes := valkeytest.Cluster(t, 3)
+	admin := nodes.Client()
+	version := serverVersion(t, nodes.Servers[0].Client())
+	for _, name := range []string{"lock", "object", "meter"} {
+		t.Run(name, func(t *testing.T) {
+			b, err := FindBlock(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rules := append([]string{"ACL", "SETUSER", b.Name, ">secret"}, strings.Fields(b.AccessString("test-*", version))...)
+			for _, s := range nodes.Servers {
+				if err := s.Client().Do(t.Context(), admin.B().Arbitrary(rules...).Build()).Error(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			user, err := valkey.NewClient(valkey.ClientOption{InitAddress: nodes.Addrs(), Username: b.Name, Password: "secret", DisableCache: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(user.Close)
+			t.Run("suite", func(t *testing.T) {
+				suites[name](t, valkeytest.Env{Client: &divided{Client: user, admin: admin}, Advance: func(d time.Duration) { passed(t, nodes.Servers[0].Client(), d) }})
+			})
+			for _, s := range nodes.Servers {
+				denied, err := s.Client().Do(context.Background(), admin.B().Arbitrary("ACL", "LOG").Build()).ToArray()
+				if err != nil || len(denied) > 0 {
+					t.Errorf("%d calls were denied: %v", len(denied), err)
+				}
+			}
+		})
+	}
+}
+
 // TestForeignRefused holds that each user is shut out of the others' keys, of what it has no use for, and of other channels.
 func TestForeignRefused(t *testing.T) {
 	server := valkeytest.Start(t)

@@ -260,3 +260,40 @@ func TestLintErrors(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNestedTooDeeply holds that no file overflows the stack of what reads it, which would end the process.
+func TestNestedTooDeeply(t *testing.T) {
+	const group = "resource \"aws_elasticache_replication_group\" \"g\" {\n  engine = "
+	for name, c := range map[string]struct {
+		text string
+		ok   bool
+	}{
+		"brackets":       {group + strings.Repeat("[", 900_000), false},
+		"parentheses":    {group + strings.Repeat("(", 20_000), false},
+		"signs":          {group + strings.Repeat("-", 20_000) + "1\n}\n", false},
+		"blocks":         {strings.Repeat("a {\n", 20_000), false},
+		"templates":      {group + strings.Repeat("\"${", 20_000), false},
+		"conditions":     {group + strings.Repeat("a ? b : ", 20_000) + "c\n}\n", false},
+		"template ifs":   {group + "\"" + strings.Repeat("%{ if a }", 20_000) + "\"\n}\n", false},
+		"operators":      {group + strings.Repeat("1+", 101_000) + "1\n}\n", false},
+		"indexes":        {group + "a" + strings.Repeat("[a]", 101_000) + "\n}\n", false},
+		"attributes":     {group + "a" + strings.Repeat(".a", 101_000) + "\n}\n", false},
+		"fewer of them":  {group + "a" + strings.Repeat(".a", 20_000) + "\n}\n", true},
+		"splats":         {group + "a" + strings.Repeat("[*]", 101_000) + "\n}\n", false},
+		"splats of dots": {group + "a" + strings.Repeat(".*", 20_000) + "\n}\n", true},
+		"fewer":          {group + strings.Repeat("(", 400) + "\"redis\"" + strings.Repeat(")", 400) + "\n}\n", true},
+		"many operators": {group + strings.Repeat("1+", 20_000) + "1\n}\n", true},
+	} {
+		file := filepath.Join(t.TempDir(), "main.tf")
+		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Lint(file)
+		_, upErr := Upgrade("main.tf", []byte(c.text), "8.0")
+		for _, err := range []error{err, upErr} {
+			if deep := err != nil && strings.Contains(err.Error(), "nested too deeply"); deep == c.ok {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}

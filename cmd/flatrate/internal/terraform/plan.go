@@ -79,14 +79,15 @@ var (
 	clock    = `([01]\d|2[0-3]):[0-5]\d`
 	weekly   = regexp.MustCompile(`^(mon|tue|wed|thu|fri|sat|sun):` + clock + `-(mon|tue|wed|thu|fri|sat|sun):` + clock + `$`)
 	daily    = regexp.MustCompile(`^` + clock + `-` + clock + `$`)
-	tagOf    = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]{1,128}$`)
+	tagKey   = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]{1,128}$`)
+	tagValue = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]{0,256}$`)
 )
 
 // Validate names the first option that can't be.
 func (o *Options) Validate() error {
 	switch {
 	case !slices.Contains(Kinds, o.Kind):
-		return fmt.Errorf("--kind must be one of %s, not %q", strings.Join(Kinds, ", "), o.Kind)
+		return fmt.Errorf("--layout must be one of %s, not %q", strings.Join(Kinds, ", "), o.Kind)
 	case !nameOf.MatchString(o.Name):
 		return fmt.Errorf("--name must be 1 to 20 lower-case letters, digits and single hyphens, beginning with a letter, not %q", o.Name)
 	case !prefixOf.MatchString(o.Prefix):
@@ -125,16 +126,16 @@ func (o *Options) validateNodes() error {
 	case o.Kind == Durable && burstable(o.Node):
 		return fmt.Errorf("--node: a durable cluster does not run on %s", o.Node)
 	case o.Kind == Serverless && (o.Node != "" || o.Nodes != 0 || o.Shards != 0 || o.Term != "" && o.Term != cost.OnDemand):
-		return fmt.Errorf("--node, --nodes, --shards and --term mean nothing with --kind serverless")
+		return fmt.Errorf("--node, --nodes, --shards and --term mean nothing with --layout serverless")
 	case o.Kind == Pair && o.Shards > 1:
-		return fmt.Errorf("--shards: a pair has one shard; --kind cluster has more")
+		return fmt.Errorf("--shards: a pair has one shard; --layout cluster has more")
 	case o.Nodes != 0 && (o.Nodes < 2 || o.Nodes > 6):
 		return fmt.Errorf("--nodes must be from 2 to 6 in each shard (a failover needs a replica), not %d", o.Nodes)
 	case o.Shards < 0 || o.Shards > 90:
 		return fmt.Errorf("--shards must be from 1 to 90, not %d", o.Shards)
 	}
 	for key, value := range o.Tags {
-		if !tagOf.MatchString(key) || len(value) > 256 || value != "" && !tagOf.MatchString(value[:min(len(value), 128)]) {
+		if !tagKey.MatchString(key) || !tagValue.MatchString(value) {
 			return fmt.Errorf("--tag %q: AWS allows letters, digits, spaces and _.:/=+-@, 128 in a key and 256 in a value", key)
 		}
 		if strings.HasPrefix(strings.ToLower(key), "aws:") {
@@ -271,7 +272,7 @@ func (o Options) size(prices cost.Prices, key string, need cost.Need, sizing cos
 	}
 	side, err := prices.Size(f, need, sizing)
 	if err == nil && !side.Fits {
-		return side, fmt.Errorf("%d x %s in %d shards do not hold it: leave --node or --shards away, or take --kind cluster", side.Total(), side.Node, side.Shards)
+		return side, fmt.Errorf("%d x %s in %d shards do not hold it: leave --node or --shards away, or take --layout cluster", side.Total(), side.Node, side.Shards)
 	}
 	return side, err
 }

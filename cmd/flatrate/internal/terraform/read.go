@@ -102,12 +102,15 @@ func readSource(name string) (*source, error) {
 
 // parse reads one file's syntax.
 func parse(name string, data []byte) (*source, error) {
+	tokens, _ := hclsyntax.LexConfig(data, name, hcl.InitialPos)
+	if err := shallow(name, tokens); err != nil {
+		return nil, err
+	}
 	f, diags := hclsyntax.ParseConfig(data, name, hcl.InitialPos)
 	if err := problem(name, diags); err != nil {
 		return nil, err
 	}
 	s := &source{name: name, body: f.Body.(*hclsyntax.Body)}
-	tokens, _ := hclsyntax.LexConfig(data, name, hcl.InitialPos)
 	for _, t := range tokens {
 		if t.Type == hclsyntax.TokenComment {
 			s.comments = append(s.comments, comment{t.Range.Start.Line, strings.TrimSpace(string(t.Bytes))})
