@@ -115,6 +115,9 @@ func (s *scan) begin(ctx context.Context) error {
 			}
 		}
 	}
+	if _, _, err := s.nodes[0].ask(ctx, "PEXPIRETIME", s.cfg.Prefixes[0]+":doctor"); err != nil { // is it refused?
+		return err
+	}
 	s.tally = newTally(s.cfg, s.cfg.now())
 	s.saved = s.cfg.now()
 	if len(s.cfg.Resume) > 0 {

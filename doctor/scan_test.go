@@ -74,7 +74,7 @@ func TestScanWhereCommandsAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := []string{"~*", "+@read", "+scan", "+ping", "+hello", "+dbsize", "+info", "+slowlog", "+client", "+acl", "+memory", "+command", "+cluster"}
-	for _, gone := range []string{"-info", "-memory", "-object", "-pttl", "-slowlog -client -acl -command", "-type", "-getrange", "-dbsize", "-info -memory -object -pttl -slowlog -client -acl -dbsize -getrange"} {
+	for _, gone := range []string{"-info", "-memory", "-object", "-pexpiretime", "-pttl -pexpiretime", "-slowlog -client -acl -command", "-type", "-getrange", "-dbsize", "-info -memory -object -pttl -pexpiretime -slowlog -client -acl -dbsize -getrange"} {
 		c := as(t, s, append(slices.Clone(all), strings.Fields(gone)...)...)
 		r, err := Scan(t.Context(), c, Config{})
 		if err != nil || r.Keys != whole.Keys || !r.Complete || len(r.Refused) == 0 {
@@ -110,7 +110,7 @@ func TestScanOnlyReads(t *testing.T) {
 	if _, err := Scan(t.Context(), s.Client(), Config{}); err != nil {
 		t.Fatal(err)
 	}
-	allowed := " scan pttl type object|encoding object|freq memory|usage memory|stats memory|malloc-stats info dbsize slowlog|get client|list acl|whoami getrange xlen llen scard hlen zcard command|info command "
+	allowed := " scan pexpiretime type object|encoding object|freq memory|usage memory|stats memory|malloc-stats info dbsize slowlog|get client|list acl|whoami getrange xlen llen scard hlen zcard command|info command client|tracking hello client|setinfo "
 	for name, n := range usedCommands(t, s.Client()) {
 		if n > before[name] && !strings.Contains(allowed, " "+name+" ") {
 			t.Errorf("%s was called %d times", name, n-before[name])
@@ -244,18 +244,31 @@ func TestReshard(t *testing.T) {
 	}
 }
 
-// moveSlots gives a hundred slots of the first node to the second, as a cluster does that is told to forget their keys.
+// moveSlots gives a hundred slots of the first node to the second, with their keys.
 func moveSlots(t *testing.T, nodes *valkeytest.Nodes) {
 	t.Helper()
 	from, to := nodes.Servers[0].Client(), nodes.Servers[1].Client()
-	m := do(t, to, "CLUSTER", "MYID")
-	id, _ := m.ToString()
+	id := func(c valkey.Client) string {
+		m := do(t, c, "CLUSTER", "MYID")
+		name, _ := m.ToString()
+		return name
+	}
+	host, port, err := net.SplitHostPort(nodes.Addrs()[1])
+	if err != nil {
+		t.Fatal(err)
+	}
 	for slot := range 100 {
-		for _, s := range nodes.Servers {
-			do(t, s.Client(), "CLUSTER", "SETSLOT", fmt.Sprint(slot), "NODE", id)
+		n := fmt.Sprint(slot)
+		do(t, to, "CLUSTER", "SETSLOT", n, "IMPORTING", id(from))
+		do(t, from, "CLUSTER", "SETSLOT", n, "MIGRATING", id(to))
+		m := do(t, from, "CLUSTER", "GETKEYSINSLOT", n, "1000")
+		if keys, _ := m.AsStrSlice(); len(keys) > 0 {
+			do(t, from, append([]string{"MIGRATE", host, port, "", "0", "5000", "KEYS"}, keys...)...)
+		}
+		for _, c := range []valkey.Client{to, from, nodes.Servers[2].Client()} {
+			do(t, c, "CLUSTER", "SETSLOT", n, "NODE", id(to))
 		}
 	}
-	_ = from
 }
 
 func TestConfigIsChecked(t *testing.T) {
