@@ -170,12 +170,6 @@ type batch struct {
 	moved   int64
 	hidden  int64
 	err     error
-	usages  []usageSeen
-}
-
-type usageSeen struct {
-	usage    int64
-	encoding string
 }
 
 // keys looks at all nodes at once, and counts batches in the order in which they come; a node's own come in order.
