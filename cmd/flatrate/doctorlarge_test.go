@@ -36,11 +36,13 @@ func TestDoctorMillion(t *testing.T) {
 	}
 	var memkeys, whole time.Duration
 	var said int64
+	var sampled string
 	var live doctor.Report
 	for range 3 { // the best of three, in turns
 		out, took, _ := timed(t, "valkey-cli", "-s", s.Socket, "--memkeys")
 		memkeys = least(memkeys, took)
 		said = 0
+		sampled = regexp.MustCompile(`Sampled (\d+) keys`).FindString(out)
 		for _, m := range regexp.MustCompile(`with (\d+) bytes`).FindAllStringSubmatch(out, -1) {
 			v, _ := strconv.ParseInt(m[1], 10, 64)
 			said += v
@@ -50,7 +52,7 @@ func TestDoctorMillion(t *testing.T) {
 	}
 	t.Logf("%d keys: --memkeys %v, flatrate doctor %v: %.1f times as fast", n, memkeys, whole, memkeys.Seconds()/whole.Seconds())
 	if live.Keys != int64(n) || live.Reported != said {
-		t.Errorf("%d keys, %d bytes by MEMORY USAGE; --memkeys says %d", live.Keys, live.Reported, said)
+		t.Errorf("%d keys, %d bytes by MEMORY USAGE; --memkeys says %q, %d bytes", live.Keys, live.Reported, sampled, said)
 	}
 	sample, took, _ := timedReport(t, program, "unix://"+s.Socket, "--sample", "20000")
 	off := 100 * (sample.Bytes/live.Bytes - 1)
