@@ -9,7 +9,7 @@ each = @set -e; for m in $(MODULES); do echo "-- $$m: $(1)"; (cd $$m && $(1)); d
 
 NEWER    ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flatrate
 
-.PHONY: help servers test newer newest race lint build bench fuzz fault interleavings raced million browser oracle queue-oracle cur meter soak compatibility terraform-check tidy release-check
+.PHONY: help servers test newer newest race lint build bench fuzz fault interleavings raced million browser oracle queue-oracle cur meter doctor soak compatibility terraform-check tidy release-check
 
 help: ## Say what each verb does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -67,6 +67,12 @@ cur: ## Read a generated Cost and Usage Report of 1 GB as CSV, gzip and Parquet,
 
 meter: servers ## Hold the meter against an independent count, 20,000 rounds of eight callers through the blocks
 	FLATRATE_METER=20000 go test -count=1 -timeout 30m -v -run '^TestMixedLoad$$' ./meter
+
+doctor: servers ## Hold sizes against used_memory on all servers that can be had, and look at a million keys beside --memkeys
+	sh tools/newer-valkey.sh $(NEWER)/trixie trixie
+	sh tools/newer-valkey.sh $(NEWER)/sid sid
+	FLATRATE_DOCTOR_KEYS=100000 FLATRATE_DOCTOR_SERVERS=$(NEWER)/trixie/bin/valkey-server,$(NEWER)/sid/bin/valkey-server go test -count=1 -v -timeout 30m -run '^(TestMemory|TestRDBIsTheServer)$$' ./doctor
+	cd cmd/flatrate && FLATRATE_DOCTOR_MILLION=1000000 go test -count=1 -v -timeout 30m -run '^TestDoctorMillion$$' .
 
 oracle: servers ## Hold the rate limits against an exact model, a million operations for each plan
 	FLATRATE_ORACLE=1000000 go test -count=1 -timeout 60m -v -run '^TestOracle$$' ./ratelimit

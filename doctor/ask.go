@@ -118,14 +118,16 @@ func (a *asker) do(ctx context.Context, n int, build func() []valkey.Completed) 
 		if err := a.wait(ctx, n); err != nil {
 			return nil, err
 		}
-		replies := a.node.DoMulti(ctx, build()...)
+		once, cancel := context.WithTimeout(ctx, a.patience) // the client itself may repeat what reads without end
+		replies := a.node.DoMulti(once, build()...)
+		cancel()
 		err := unanswered(replies)
 		switch {
 		case err == nil:
 			return replies, nil
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case errors.Is(err, valkey.ErrClosing) || time.Since(begin) > a.patience:
+		case errors.Is(err, valkey.ErrClosing) || time.Since(begin) >= a.patience:
 			return nil, fmt.Errorf("doctor: %s does not answer: %w", a.addr, err)
 		}
 		if err := sleep(ctx, min(time.Second, 20*time.Millisecond<<min(attempt, 6))); err != nil {

@@ -45,12 +45,19 @@ func (s *scan) look(ctx context.Context, a *asker, b *batch) {
 
 // first is what is asked of each key.
 func (s *scan) first(now time.Time) []question {
-	list := []question{
-		{"PTTL", nil, nil, func(e *entry, m valkey.ValkeyMessage) {
+	ends := question{"PEXPIRETIME", nil, nil, func(e *entry, m valkey.ValkeyMessage) {
+		if ms, err := m.AsInt64(); err == nil && ms >= 0 {
+			e.end = ms
+		}
+	}}
+	if s.refused.has("PEXPIRETIME") {
+		ends = question{"PTTL", nil, nil, func(e *entry, m valkey.ValkeyMessage) {
 			if ms, err := m.AsInt64(); err == nil && ms >= 0 {
 				e.end = now.UnixMilli() + ms
 			}
-		}},
+		}}
+	}
+	list := []question{ends,
 		{"OBJECT ENCODING", []string{"OBJECT", "ENCODING"}, nil, func(e *entry, m valkey.ValkeyMessage) {
 			e.encoding, _ = m.ToString()
 			e.kind = kindOf(e.encoding)
@@ -165,8 +172,8 @@ func (s *scan) put(ctx context.Context, a *asker, b *batch, all []entry, alive [
 
 func build(node valkey.Client, q question, key string) valkey.Completed {
 	switch q.name {
-	case "PTTL":
-		return node.B().Pttl().Key(key).Build()
+	case "PEXPIRETIME":
+		return node.B().Pexpiretime().Key(key).Build()
 	case "OBJECT ENCODING":
 		return node.B().ObjectEncoding().Key(key).Build()
 	case "MEMORY USAGE":

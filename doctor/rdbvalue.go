@@ -285,7 +285,7 @@ func (f *rdbFile) stream(kind byte) (entry, error) {
 		return entry{}, err
 	}
 	total := f.base() + f.model.class(112)
-	for range nodes {
+	for i := range nodes {
 		if _, err := f.in.string(0); err != nil {
 			return entry{}, err
 		}
@@ -293,7 +293,11 @@ func (f *rdbFile) stream(kind byte) (entry, error) {
 		if err != nil {
 			return entry{}, err
 		}
-		total += f.model.class(t.len) + 48 // the listpack, and its place in the radix tree
+		size := t.len
+		if i == nodes-1 {
+			size = max(size, 4096) // it has room for more, by default (stream-node-max-bytes)
+		}
+		total += f.model.class(size) + 48 // and its place in the radix tree
 	}
 	length, err := f.in.length()
 	if err != nil {
@@ -335,7 +339,7 @@ func (f *rdbFile) groups(kind byte) (bytes int64, err error) {
 				return 0, err
 			}
 		}
-		bytes += 200 + 96*pending
+		bytes += 600 + 96*pending
 		var consumers int64
 		if consumers, err = f.consumers(kind); err != nil {
 			return 0, err
@@ -365,7 +369,7 @@ func (f *rdbFile) consumers(kind byte) (bytes int64, err error) {
 		if err = f.in.skip(16 * pending); err != nil {
 			return 0, err
 		}
-		bytes += 200 + 48*pending
+		bytes += 600 + 48*pending
 	}
 	return bytes, err
 }

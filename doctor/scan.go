@@ -115,6 +115,9 @@ func (s *scan) begin(ctx context.Context) error {
 			}
 		}
 	}
+	if _, _, err := s.nodes[0].ask(ctx, "PEXPIRETIME", s.cfg.Prefixes[0]+":doctor"); err != nil { // is it refused?
+		return err
+	}
 	s.tally = newTally(s.cfg, s.cfg.now())
 	s.saved = s.cfg.now()
 	if len(s.cfg.Resume) > 0 {
@@ -167,12 +170,6 @@ type batch struct {
 	moved   int64
 	hidden  int64
 	err     error
-	usages  []usageSeen
-}
-
-type usageSeen struct {
-	usage    int64
-	encoding string
 }
 
 // keys looks at all nodes at once, and counts batches in the order in which they come; a node's own come in order.

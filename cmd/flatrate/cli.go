@@ -154,6 +154,9 @@ func exitCode(ctx context.Context, err error, io stdio) int {
 	return exitError
 }
 
+// findingsError says that there are findings: they have been printed, and the exit code tells.
+type findingsError struct{ error }
+
 // joined takes apart what errors.Join has joined. Another error is one, whatever lines its text may have.
 func joined(err error) []error {
 	several, ok := err.(interface{ Unwrap() []error })

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -140,7 +139,8 @@ func (c *doctorPolicyCmd) trace(ctx context.Context, std stdio) (*policy.Trace, 
 		defer r.Close()
 		return policy.ReadLog(usage.ReadLog(r))
 	}
-	in, name, closeInput := std.in, "standard input", func() {}
+	var in io.Reader
+	name, closeInput := "standard input", func() {}
 	if c.Log == "-" {
 		in, closeInput = interruptible(ctx, std.in)
 	} else {
@@ -158,7 +158,7 @@ func (c *doctorPolicyCmd) trace(ctx context.Context, std stdio) (*policy.Trace, 
 	} else {
 		t, err = policy.ReadLog(usage.ReadLog(in))
 	}
-	if errors.Is(err, policy.ErrEmpty) || err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return t, nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 
@@ -12,16 +13,6 @@ import (
 type terraformLintCmd struct {
 	Path   string `arg:"" name:"file|dir" help:"A file, or a folder whose .tf files are read."`
 	Output string `enum:"table,json" default:"table" help:"table or json."`
-}
-
-// findingsError says that there are findings: they have been printed, and the exit code tells.
-type findingsError struct{ count int }
-
-func (e findingsError) Error() string {
-	if e.count == 1 {
-		return "1 finding"
-	}
-	return fmt.Sprintf("%d findings", e.count)
 }
 
 // Run reads, and prints what is wrong.
@@ -38,9 +29,16 @@ func (c *terraformLintCmd) Run(io stdio) error {
 		err = writeLint(io.out, result)
 	}
 	if err == nil && len(result.Findings) > 0 {
-		err = findingsError{len(result.Findings)}
+		err = findingsError{errors.New(findings(len(result.Findings)))}
 	}
 	return err
+}
+
+func findings(n int) string {
+	if n == 1 {
+		return "1 finding"
+	}
+	return fmt.Sprintf("%d findings", n)
 }
 
 func writeLint(w io.Writer, r terraform.Report) error {

@@ -57,7 +57,7 @@ func start(ctx context.Context, program string, args ...string) (*server, error)
 			return s, nil
 		}
 		if ctx.Err() != nil || time.Now().After(end) {
-			log, _ := os.ReadFile(filepath.Join(dir, "log"))
+			log, _ := os.ReadFile(filepath.Join(dir, "log")) //nolint:gosec // of the folder that was made above
 			s.close()
 			return nil, errors.Join(fmt.Errorf("%s does not start: %w", program, err), lastLine(string(log)))
 		}

@@ -119,7 +119,7 @@ func ReadMonitor(r io.Reader) (*Trace, error) {
 				return t, t.done()
 			}
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return t, t.done()
 		}
 		if err != nil {
