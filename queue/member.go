@@ -260,6 +260,15 @@ func (g *Group) lose(s *share) {
 	g.lost = true
 	g.mu.Unlock()
 	g.prod()
+	select {
+	case <-s.stop: // release drops the lease
+	default:
+		go func() { // it may be there yet, and would keep others out
+			ctx, cancel := g.log.bounded(context.Background())
+			defer cancel()
+			_, _ = s.lease.Drop(ctx)
+		}()
+	}
 }
 
 // run shares the partitions with other processes while somebody receives.
