@@ -116,3 +116,38 @@ func TestTooManyDead(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMovesAsideAfterAck moves an entry aside that was acknowledged meanwhile: it stays gone.
+func TestMovesAsideAfterAck(t *testing.T) {
+	client := valkeytest.Start(t).Client()
+	l, err := NewLog(client, LogConfig{Name: "l"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := l.Group(GroupConfig{Name: "g"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Append(t.Context(), Message{}); err != nil {
+		t.Fatal(err)
+	}
+	ds, err := g.Receive(t.Context(), ReceiveOptions{Wait: time.Minute})
+	if err != nil || len(ds) != 1 {
+		t.Fatal(ds, err)
+	}
+	s := g.shares[0]
+	_, id, _ := splitID(ds[0].ID)
+	h := s.entries[id]
+	if err := g.Ack(t.Context(), ds[0].Receipt); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.moveAside(t.Context(), []*held{h}); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := g.Stats(t.Context()); err != nil || st.Aside+st.Pending != 0 || s.entries[id] != nil {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if err := g.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
