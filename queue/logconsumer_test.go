@@ -419,3 +419,28 @@ func TestLogHeldBack(t *testing.T) {
 		}
 	}
 }
+
+// TestLogTwoConsumers ends one of two consumers of a Group: the other one goes on.
+func TestLogTwoConsumers(t *testing.T) {
+	s := valkeytest.Start(t)
+	l, g := newGroup(t, s, queue.LogConfig{}, queue.GroupConfig{})
+	var handled atomic.Int64
+	cfg := queue.ConsumerConfig{Handler: func(context.Context, *queue.Delivery) error { handled.Add(1); return nil }}
+	first, second := runGroup(t, g, cfg), runGroup(t, g, cfg)
+	must(l.Append(t.Context(), queue.Message{}))
+	eventually(t, "one is handled", func() bool { return handled.Load() == 1 })
+	if err := first(); err != nil {
+		t.Fatal(err)
+	}
+	if n := queue.OwnedBy(g); n != 1 {
+		t.Errorf("it has %d partitions", n)
+	}
+	must(l.Append(t.Context(), queue.Message{}))
+	eventually(t, "another one is handled", func() bool { return handled.Load() == 2 })
+	if err := second(); err != nil {
+		t.Fatal(err)
+	}
+	if n := queue.OwnedBy(g); n != 0 {
+		t.Errorf("it has %d partitions", n)
+	}
+}
