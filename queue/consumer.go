@@ -106,7 +106,8 @@ type Source interface {
 
 	about() about
 	giveBack(ds []*Delivery) // makes deliveries visible again that nobody handles
-	leave()                  // the consumer has ended
+	enter()                  // a consumer begins
+	leave()                  // it has ended
 }
 
 // about is what a consumer knows of its source.
@@ -120,13 +121,29 @@ func (q *Queue) about() about { return about{q.cfg.Name, q.cfg.Visibility, q.log
 
 func (q *Queue) giveBack(ds []*Delivery) { q.receiving.giveBack(ds) }
 
+func (*Queue) enter() {}
+
 func (*Queue) leave() {}
 
 func (g *Group) about() about {
 	return about{g.log.cfg.Name + "/" + g.cfg.Name, g.cfg.Visibility, g.log.log}
 }
 
+func (g *Group) enter() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.users++
+}
+
+// leave gives the partitions up when the last consumer has ended.
 func (g *Group) leave() {
+	g.mu.Lock()
+	g.users--
+	left := g.users
+	g.mu.Unlock()
+	if left > 0 {
+		return
+	}
 	ctx, cancel := g.log.bounded(context.Background())
 	defer cancel()
 	_ = g.Close(ctx) // else its leases end by themselves
@@ -238,6 +255,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	defer stop(nil)
 	beating, still := context.WithCancel(context.WithoutCancel(ctx))
 	defer still()
+	c.from.enter()
 	go c.beat(beating, receiving, stop)
 	for range c.cfg.Concurrency {
 		c.workers.Add(1)

@@ -126,6 +126,7 @@ type Group struct {
 	balanced time.Time // when the last round of sharing began
 	turn     int       // whose share is first
 	lost     bool      // a partition, since the last round
+	users    int       // consumers that run
 	member   membership
 }
 

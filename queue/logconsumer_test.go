@@ -339,3 +339,108 @@ func TestLogLostAnswer(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLogManyPending takes over more entries than a process holds, from one who has read them and died.
+func TestLogManyPending(t *testing.T) {
+	s := valkeytest.Start(t)
+	l, g := newGroup(t, s, queue.LogConfig{}, queue.GroupConfig{Lease: time.Minute})
+	t.Cleanup(func() { _ = g.Close(context.Background()) })
+	const n = 11_000
+	batch := make([]queue.Message, n)
+	for i := range batch {
+		batch[i] = queue.Message{Body: []byte(fmt.Sprint(i)), Group: fmt.Sprint(i % 500)}
+	}
+	must(l.AppendBatch(t.Context(), batch))
+	if err := run(t, s.Client(), "XREADGROUP", "GROUP", "g", "dead", "COUNT", "12000", "STREAMS", queue.LogPrefixOf(l)+":log:{l:0}:log", ">").Error(); err != nil {
+		t.Fatal(err)
+	}
+	must(l.Append(t.Context(), queue.Message{Body: []byte(fmt.Sprint(n)), Group: fmt.Sprint(n % 500)}))
+	last := map[string]int{}
+	for got := 0; got <= n; {
+		ds := must(g.Receive(t.Context(), queue.ReceiveOptions{Max: 500, Wait: patience, Visibility: time.Hour}))
+		if len(ds) == 0 {
+			t.Fatalf("%d of %d have come", got, n)
+		}
+		receipts := make([]string, len(ds))
+		for i, d := range ds {
+			number := 0
+			if _, err := fmt.Sscan(string(d.Body), &number); err != nil {
+				t.Fatal(err)
+			}
+			if before, ok := last[d.Group]; ok && number != before+500 {
+				t.Fatalf("%d of key %s came after %d", number, d.Group, before)
+			}
+			last[d.Group] = number
+			receipts[i] = d.Receipt
+		}
+		got += len(ds)
+		if errs := g.AckBatch(t.Context(), receipts); errs != nil {
+			t.Fatal(errors.Join(errs...))
+		}
+	}
+	if st := must(g.Stats(t.Context())); st.Pending+st.Lag+st.Aside != 0 || st.Consumers != 1 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// TestLogHeldBack has one key's entry hold back more entries than a process holds: others stand still until it is done, and then go on.
+func TestLogHeldBack(t *testing.T) {
+	s := valkeytest.Start(t)
+	l, g := newGroup(t, s, queue.LogConfig{}, queue.GroupConfig{Lease: time.Minute})
+	t.Cleanup(func() { _ = g.Close(context.Background()) })
+	batch := make([]queue.Message, 10_500)
+	for i := range batch {
+		batch[i].Group = "slow"
+	}
+	batch[len(batch)-1] = queue.Message{Body: []byte("other")}
+	must(l.AppendBatch(t.Context(), batch))
+	o := queue.ReceiveOptions{Max: 1000, Wait: patience, Visibility: time.Hour}
+	first := must(g.Receive(t.Context(), o))
+	if len(first) != 1 {
+		t.Fatalf("%d of one key are out", len(first))
+	}
+	o.Wait = 300 * time.Millisecond
+	if ds := must(g.Receive(t.Context(), o)); len(ds) != 0 {
+		t.Fatalf("%d are out behind ten thousand", len(ds))
+	}
+	o.Wait = patience
+	for d, other := first[0], false; !other; {
+		if err := g.Ack(t.Context(), d.Receipt); err != nil {
+			t.Fatal(err)
+		}
+		ds := must(g.Receive(t.Context(), o))
+		if len(ds) == 0 {
+			t.Fatal("nothing comes")
+		}
+		for _, one := range ds {
+			if other = other || string(one.Body) == "other"; string(one.Body) != "other" {
+				d = one
+			}
+		}
+	}
+}
+
+// TestLogTwoConsumers ends one of two consumers of a Group: the other one goes on.
+func TestLogTwoConsumers(t *testing.T) {
+	s := valkeytest.Start(t)
+	l, g := newGroup(t, s, queue.LogConfig{}, queue.GroupConfig{})
+	var handled atomic.Int64
+	cfg := queue.ConsumerConfig{Handler: func(context.Context, *queue.Delivery) error { handled.Add(1); return nil }}
+	first, second := runGroup(t, g, cfg), runGroup(t, g, cfg)
+	must(l.Append(t.Context(), queue.Message{}))
+	eventually(t, "one is handled", func() bool { return handled.Load() == 1 })
+	if err := first(); err != nil {
+		t.Fatal(err)
+	}
+	if n := queue.OwnedBy(g); n != 1 {
+		t.Errorf("it has %d partitions", n)
+	}
+	must(l.Append(t.Context(), queue.Message{}))
+	eventually(t, "another one is handled", func() bool { return handled.Load() == 2 })
+	if err := second(); err != nil {
+		t.Fatal(err)
+	}
+	if n := queue.OwnedBy(g); n != 0 {
+		t.Errorf("it has %d partitions", n)
+	}
+}

@@ -260,6 +260,15 @@ func (g *Group) lose(s *share) {
 	g.lost = true
 	g.mu.Unlock()
 	g.prod()
+	select {
+	case <-s.stop: // release drops the lease
+	default:
+		go func() { // it may be there yet, and would keep others out
+			ctx, cancel := g.log.bounded(context.Background())
+			defer cancel()
+			_, _ = s.lease.Drop(ctx)
+		}()
+	}
 }
 
 // run shares the partitions with other processes while somebody receives.
@@ -555,7 +564,7 @@ func (g *Group) free(ctx context.Context, st *logState, has map[int]bool, next *
 }
 
 // Close gives up what this process has: its partitions are another's at once. What was delivered and is not acknowledged comes again, there
-// or here. A later Receive takes partitions anew. [Consumer.Run] does so at its end.
+// or here. A later Receive takes partitions anew. [Consumer.Run] does so at its end, the last one of several of this Group.
 func (g *Group) Close(ctx context.Context) error {
 	g.mu.Lock()
 	if !g.running {

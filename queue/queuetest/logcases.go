@@ -387,10 +387,14 @@ func logSeek(t *testing.T, env valkeytest.Env) {
 
 // logTrim holds that what a group has not acknowledged stays, and that the rest goes.
 func logTrim(t *testing.T, env valkeytest.Env) {
-	l := NewLog(t, env, queue.LogConfig{Retention: time.Second})
+	l := NewLog(t, env, queue.LogConfig{Retention: time.Second, KeepDead: time.Second})
 	g, slow := group(t, l, queue.GroupConfig{}), group(t, l, queue.GroupConfig{Name: "slow", Aside: time.Hour})
 	appendText(t, l, "", "a", "b", "c", "d")
-	done(t, g, read(t, g, "a", "b", "c", "d")...)
+	all := read(t, g, "a", "b", "c", "d")
+	done(t, g, all[1:]...)
+	if err := g.Reject(t.Context(), all[0].Receipt, "dead"); err != nil {
+		t.Fatal(err)
+	}
 	ds := read(t, slow, "a", "b")
 	done(t, slow, ds[0])
 	env.Advance(1100 * time.Millisecond)
@@ -408,6 +412,9 @@ func logTrim(t *testing.T, env valkeytest.Env) {
 		})
 	}
 	trimmed(3)
+	if s := groupStats(t, g); s.Dead != 0 {
+		t.Errorf("a dead letter is kept for longer than KeepDead: %+v", s)
+	}
 	done(t, slow, ds[1])
 	trimmed(2)
 	done(t, slow, read(t, slow, "c", "d")...)
