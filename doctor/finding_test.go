@@ -25,7 +25,7 @@ func TestPolicies(t *testing.T) {
 	} {
 		t.Run(policy, func(t *testing.T) {
 			t.Parallel()
-			s := valkeytest.StartWith(t, valkeytest.Config{Args: []string{"--save", "", "--maxmemory", "512mb"}})
+			s := valkeytest.StartWith(t, valkeytest.Config{Args: []string{"--save", "", "--slowlog-log-slower-than", "-1", "--maxmemory", "512mb"}})
 			mix(t, s.Client()) // blocks turn some policies away, so that it is changed behind their back
 			do(t, s.Client(), "CONFIG", "SET", "maxmemory-policy", policy)
 			r, err := Scan(t.Context(), s.Client(), Config{})
@@ -48,7 +48,7 @@ func TestPolicies(t *testing.T) {
 // TestCacheAlone has nothing to complain about.
 func TestCacheAlone(t *testing.T) {
 	for policy, want := range map[string][]string{"allkeys-lru": nil, "allkeys-lfu": nil, "volatile-lru": nil, "noeviction": {"full-cache"}} {
-		s := valkeytest.StartWith(t, valkeytest.Config{Args: []string{"--save", "", "--maxmemory", "512mb", "--maxmemory-policy", policy}})
+		s := valkeytest.StartWith(t, valkeytest.Config{Args: []string{"--save", "", "--slowlog-log-slower-than", "-1", "--maxmemory", "512mb", "--maxmemory-policy", policy}})
 		write(t, s.Client(), 2000, func(i int) []string {
 			return []string{"SET", fmt.Sprintf("page:%d", i), "x", "EX", fmt.Sprint(300 + i)}
 		})

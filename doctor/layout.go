@@ -86,7 +86,7 @@ func classifyIn(block, rest, kind string) (Role, bool) {
 	case "sess":
 		return sessionRole(rest, kind)
 	case "list":
-		if tagged(rest) && kind == "list" {
+		if kind == "list" && len(rest) > 2 && rest[0] == '{' && strings.IndexByte(rest, '}') == len(rest)-1 {
 			return Role{"queue", "list", Destroy}, true
 		}
 	case "lock", "queue", "log", "behind", "meter":

@@ -42,8 +42,12 @@ func TestLayoutIsThePage(t *testing.T) {
 		if !ok || role.Block != block || role.Part == "" || role.Loss == "" {
 			t.Errorf("%s, a %s: %+v, %v; it is of %s", key, kind, role, ok, block)
 		}
-		if role, ok := classify(key, "stream", []string{"fr"}); ok {
-			t.Errorf("%s, a stream: %+v", key, role)
+		other := "stream"
+		if kind == other {
+			other = "string"
+		}
+		if role, ok := classify(key, other, []string{"fr"}); ok {
+			t.Errorf("%s, a %s: %+v", key, other, role)
 		}
 		if _, ok := classify("x"+key, kind, []string{"fr"}); ok {
 			t.Errorf("x%s is known", key)
@@ -53,6 +57,7 @@ func TestLayoutIsThePage(t *testing.T) {
 
 func TestLayoutOfOthers(t *testing.T) {
 	for _, key := range []string{"", "fr", "fr:", "fr:lock", "fr:lock:{", "fr:lock:{}:own:x", "fr:lock:{1}", "fr:lock:{1}:own", "fr:queue:{a:0}:nothing",
+		"fr:list:{", "fr:list:{}", "fr:list:{a}b", "fr:list:a", "fr:log:{a:0}:nothing",
 		"fr:sess:", "fr:sess:{1}:", "fr:rate:{", "fr:rate:x:{u}:hold", "fr:cache:x", "fr:cache:{k", "frx:lock:{1}:own:x", "fr:obj:{k}x", "user:1"} {
 		for _, kind := range []string{"string", "list", "hash", "zset", "set"} {
 			if role, ok := classify(key, kind, []string{"fr"}); ok {
