@@ -24,9 +24,10 @@ newer: ## Run the tests of leases and locks on Valkey 8.1, whose packages are un
 	sh tools/newer-valkey.sh $(NEWER)/trixie trixie
 	PATH="$(NEWER)/trixie/bin:$$PATH" go test -count=1 ./internal/lease ./internal/server ./lock
 
-newest: ## Run the tests of objects on Valkey 9, with its TTL for fields, from Debian's unstable packages
+newest: ## Run the tests of objects and of users' rights on Valkey 9, with its TTL for fields, from Debian's unstable packages
 	sh tools/newer-valkey.sh $(NEWER)/sid sid
 	PATH="$(NEWER)/sid/bin:$$PATH" go test -count=1 ./cache/object
+	cd cmd/flatrate && PATH="$(NEWER)/sid/bin:$$PATH" go test -count=1 -run '^Test(AccessStrings|ForeignRefused)' ./internal/terraform
 
 race: servers ## Run all tests under the race detector
 	$(call each,go test -race ./...)
