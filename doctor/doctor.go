@@ -1,7 +1,7 @@
 // Package doctor looks at a live server, or at an RDB file, and says what is in it, what takes the memory,
 // and what is wrong: an eviction policy that loses messages, a limit that is near, keys that never end.
 //
-// [Scan] looks at one node or a whole cluster through a client. It only reads: SCAN in batches of 1,000 keys
+// [Scan] looks at one node or a whole cluster through a client. It only reads: SCAN in batches of 100 keys
 // with the questions about them pipelined, at a bounded rate, and a few commands about the server itself. It
 // needs neither CONFIG nor DEBUG, and does without every command that is refused. [ReadRDB] reads a file in
 // memory that does not grow with it.
@@ -39,7 +39,7 @@ const (
 type Config struct {
 	// Prefixes are those of the toolkit's keys, whose layout says what they are. Default "fr".
 	Prefixes []string
-	// MaxOps bounds the commands sent to each node in a second; SCAN of 1,000 keys counts as one. Default
+	// MaxOps bounds the commands sent to each node in a second; SCAN of a batch counts as one. Default
 	// 200,000; less than zero means no bound.
 	MaxOps int
 	// Sample is how many keys to look at, drawn at random, in place of all. Zero means all.

@@ -43,7 +43,7 @@ func TestDoctorMillion(t *testing.T) {
 		memkeys = least(memkeys, took)
 		said = 0
 		sampled = regexp.MustCompile(`Sampled (\d+) keys`).FindString(out)
-		for _, m := range regexp.MustCompile(`with (\d+) bytes`).FindAllStringSubmatch(out, -1) {
+		for _, m := range regexp.MustCompile(`(?m)^\d+ \w+ with (\d+) bytes`).FindAllStringSubmatch(out, -1) {
 			v, _ := strconv.ParseInt(m[1], 10, 64)
 			said += v
 		}

@@ -140,7 +140,8 @@ func (c *doctorPolicyCmd) trace(ctx context.Context, std stdio) (*policy.Trace, 
 		return policy.ReadLog(usage.ReadLog(r))
 	}
 	var in io.Reader
-	name, closeInput := "standard input", func() {}
+	var closeInput func()
+	name := "standard input"
 	if c.Log == "-" {
 		in, closeInput = interruptible(ctx, std.in)
 	} else {
