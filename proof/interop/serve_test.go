@@ -91,7 +91,9 @@ func httpCaller(t testing.TB, p *serveproc.Process, keep bool) caller {
 		r.Header.Set("Content-Type", "application/json")
 		response, err := client.Do(r)
 		if err != nil {
-			return false, errors.Is(err, syscall.ECONNREFUSED), err
+			// A connection that never came about carried no request: it is refused, or reset where the address closes meanwhile.
+			var failed *os.SyscallError
+			return false, errors.As(err, &failed) && failed.Syscall == "connect", err
 		}
 		defer response.Body.Close()
 		text, err := io.ReadAll(response.Body)
