@@ -29,8 +29,8 @@ newest: ## Run the tests of objects and of users' rights on Valkey 9, with its T
 	PATH="$(NEWER)/sid/bin:$$PATH" go test -count=1 ./cache/object
 	cd cmd/flatrate && PATH="$(NEWER)/sid/bin:$$PATH" go test -count=1 -run '^Test(AccessStrings|ForeignRefused)' ./internal/terraform
 
-race: servers ## Run all tests under the race detector
-	$(call each,go test -race ./...)
+race: servers ## Run all tests under the race detector, but for those that repeat others or only measure (-short)
+	$(call each,go test -race -short ./...)
 
 lint: ## Check formatting and run the linters
 	$(call each,$(GOLANGCI) run ./...)

@@ -109,6 +109,9 @@ func within(t *testing.T, what string, got, want, tolerance float64) {
 
 // TestMemory holds the sizes of a live scan, and of the snapshot, against the change of used_memory.
 func TestMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it measures, and waits for the server to settle")
+	}
 	for _, binary := range binaries() {
 		t.Run(filepath.Base(filepath.Dir(filepath.Dir(binary)))+"-"+filepath.Base(binary), func(t *testing.T) {
 			t.Parallel()

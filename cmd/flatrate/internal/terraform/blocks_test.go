@@ -38,6 +38,9 @@ func queues(t *testing.T, env valkeytest.Env) {
 // TestAccessStrings signs in as the user of each block, with exactly the rules that are generated, and runs the block's whole conformance
 // suite. The prefix is a pattern here, since each test of a suite has one of its own.
 func TestAccessStrings(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the suites run with the blocks' own packages too")
+	}
 	for _, b := range Blocks {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()
