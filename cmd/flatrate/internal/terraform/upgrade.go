@@ -267,7 +267,18 @@ func (u *upgrader) makeFirst(b *block) {
 			}
 			return
 		}
-		u.insert(inner.OpenBraceRange.End.Byte, "\n"+u.indent(inner.DefRange())+"  create_before_destroy = true")
+		indent := u.indent(inner.DefRange())
+		first := "\n" + indent + "  create_before_destroy = true"
+		if inner.OpenBraceRange.Start.Line != inner.CloseBraceRange.Start.Line {
+			u.insert(inner.OpenBraceRange.End.Byte, first)
+			return
+		}
+		// On one line: it is opened, since a block of one line takes one argument.
+		from, to := inner.OpenBraceRange.End.Byte, inner.CloseBraceRange.Start.Byte
+		if inside := strings.TrimSpace(string(u.data[from:to])); inside != "" {
+			first += "\n" + indent + "  " + inside
+		}
+		u.edits = append(u.edits, edit{from, to, u.newlines(first + "\n" + indent)})
 		return
 	}
 	at := b.Body.EndRange.End.Byte - 1 // the closing brace
@@ -326,10 +337,15 @@ func (u *upgrader) replace(r hcl.Range, text string) {
 }
 
 func (u *upgrader) insert(at int, text string) {
+	u.edits = append(u.edits, edit{at, at, u.newlines(text)})
+}
+
+// newlines are those of the file.
+func (u *upgrader) newlines(text string) string {
 	if bytes.Contains(u.data, []byte("\r\n")) {
-		text = strings.ReplaceAll(text, "\n", "\r\n")
+		return strings.ReplaceAll(text, "\n", "\r\n")
 	}
-	u.edits = append(u.edits, edit{at, at, text})
+	return text
 }
 
 // remove takes out a block with its lines, and one of the empty lines around it.
