@@ -249,7 +249,7 @@ func (c *config) resolve(e hclsyntax.Expression, depth int) (string, bool) {
 			}
 		}
 	}
-	if len(vars) > 0 {
+	if len(vars) > 0 || !plain(e) {
 		return "", false
 	}
 	v, diags := e.Value(nil)
@@ -317,6 +317,9 @@ func (c *config) provider() error {
 		}
 		for _, inner := range b.Body.Blocks {
 			if inner.Type != "required_providers" || inner.Body.Attributes["aws"] == nil {
+				continue
+			}
+			if !plain(inner.Body.Attributes["aws"].Expr) {
 				continue
 			}
 			v, diags := inner.Body.Attributes["aws"].Expr.Value(nil)
