@@ -34,6 +34,7 @@ type upgrader struct {
 	to    string
 	edits []edit
 	out   Upgraded
+	wrong error // what can't be put in
 }
 
 // Upgrade takes Redis OSS to a version of Valkey in one file. Nothing but that changes: comments, order and formatting stay. What names no
@@ -53,6 +54,9 @@ func Upgrade(name string, data []byte, to string) (Upgraded, error) {
 		return Upgraded{}, err
 	}
 	u.all()
+	if u.wrong != nil {
+		return Upgraded{}, u.wrong
+	}
 	u.out.Text, err = u.apply(name)
 	return u.out, err
 }
@@ -321,6 +325,11 @@ func (u *upgrader) set(body *hclsyntax.Body, name, value, behind string) {
 	end := after.SrcRange.End.Byte
 	for end < len(u.data) && u.data[end] != '\n' && !bytes.HasPrefix(u.data[end:], []byte("\r\n")) { // a comment may stand behind it
 		end++
+	}
+	rest := strings.TrimSpace(string(u.data[after.SrcRange.End.Byte:end]))
+	if rest != "" && rest[0] != '#' && !strings.HasPrefix(rest, "//") && (!strings.HasPrefix(rest, "/*") || !strings.HasSuffix(rest, "*/")) {
+		u.wrong = fmt.Errorf("%s:%d: %s can't be put behind this line, for more follows in it: set it by hand; nothing is changed", u.in.name, after.SrcRange.Start.Line, name)
+		return
 	}
 	u.insert(end, "\n"+u.indent(after.SrcRange)+name+" = "+quoted(value))
 }
