@@ -126,7 +126,13 @@ func (c *costCmd) write(std stdio, do func(writer) error) error {
 }
 
 // writeWhole replaces a file at once.
-func writeWhole(path string, data []byte) (err error) {
+func writeWhole(path string, data []byte) error { return writeWholeAs(path, data, 0o644) }
+
+// writeWholeAs is writeWhole with the mode of the file, which it has before it is there. A device or a pipe is not replaced by a file.
+func writeWholeAs(path string, data []byte, mode os.FileMode) (err error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is no file, and is not replaced by one", path)
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return err
@@ -138,7 +144,7 @@ func writeWhole(path string, data []byte) (err error) {
 	}()
 	_, err = f.Write(data)
 	if err == nil {
-		err = f.Chmod(0o644)
+		err = f.Chmod(mode)
 	}
 	if err == nil {
 		err = f.Sync()

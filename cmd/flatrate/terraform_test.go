@@ -62,3 +62,29 @@ func TestTerraformHeaderAddsUp(t *testing.T) {
 		t.Errorf("%d %s%.300s", code, problems.String(), out.String())
 	}
 }
+
+// TestTerraformWritesCarefully does not replace what is no file, nor a file that somebody else has changed, and keeps its mode.
+func TestTerraformWritesCarefully(t *testing.T) {
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "main.tf"), filepath.Join(dir, "null")
+	if err := os.WriteFile(file, []byte("now"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := rewrite(file, []byte("before"), []byte("after")); err == nil || !strings.Contains(err.Error(), "changed meanwhile") {
+		t.Errorf("a changed file: %v", err)
+	}
+	if err := rewrite(file, []byte("now"), []byte("after")); err != nil {
+		t.Error(err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", info.Mode(), err)
+	}
+	if err := os.Symlink(os.DevNull, link); err != nil {
+		t.Fatal(err)
+	}
+	var out, problems bytes.Buffer
+	code := run(t.Context(), []string{"terraform", "--shipped-prices", "--preset", "sessions", "--out", link}, stdio{nil, &out, &problems})
+	if target, err := os.Readlink(link); code != 1 || err != nil || target != os.DevNull {
+		t.Errorf("%d %q %s %v", code, target, problems.String(), err)
+	}
+}

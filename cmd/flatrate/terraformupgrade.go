@@ -32,7 +32,7 @@ func (c *terraformUpgradeCmd) Run(io stdio) error {
 	}
 	changed := !bytes.Equal(data, result.Text)
 	if changed && c.Write {
-		if err := rewrite(c.File, result.Text); err != nil {
+		if err := rewrite(c.File, data, result.Text); err != nil {
 			return err
 		}
 	}
@@ -55,8 +55,8 @@ func (c *terraformUpgradeCmd) Run(io stdio) error {
 	return out.err
 }
 
-// rewrite replaces a file at once, and keeps its mode. What may not be written is not replaced either.
-func rewrite(path string, text []byte) error {
+// rewrite replaces a file at once, and keeps its mode. What may not be written is not replaced either, nor what is no longer as it was read.
+func rewrite(path string, was, text []byte) error {
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return err
@@ -75,8 +75,12 @@ func rewrite(path string, text []byte) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := writeWhole(path, text); err != nil {
+	now, err := terraform.ReadFile(path)
+	if err != nil {
 		return err
 	}
-	return os.Chmod(path, info.Mode().Perm())
+	if !bytes.Equal(now, was) {
+		return fmt.Errorf("%s: it was changed meanwhile; nothing is written", path)
+	}
+	return writeWholeAs(path, text, info.Mode().Perm())
 }

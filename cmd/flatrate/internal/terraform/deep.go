@@ -5,6 +5,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
 )
 
 // The parser and what goes through its trees are recursive, and a stack that overflows ends the process. So the tokens, which are not, are
@@ -45,6 +46,27 @@ func shallow(name string, tokens hclsyntax.Tokens) error {
 		}
 	}
 	return nil
+}
+
+// plain says whether an expression is made of literals alone: those are evaluated. Loops, functions and arithmetic are not, since a short
+// file can ask for more of them than ever ends, nor numbers that are longer in digits than in the file.
+func plain(e hclsyntax.Expression) bool {
+	ok := true
+	_ = hclsyntax.VisitAll(e, func(n hclsyntax.Node) hcl.Diagnostics {
+		switch n := n.(type) {
+		case *hclsyntax.LiteralValueExpr:
+			if n.Val.Type() == cty.Number && !n.Val.IsNull() {
+				exponent := n.Val.AsBigFloat().MantExp(nil)
+				ok = ok && exponent > -1024 && exponent < 1024
+			}
+		case *hclsyntax.TemplateExpr, *hclsyntax.TemplateWrapExpr, *hclsyntax.ParenthesesExpr, *hclsyntax.UnaryOpExpr, *hclsyntax.ObjectConsExpr,
+			*hclsyntax.ObjectConsKeyExpr, *hclsyntax.TupleConsExpr, hclsyntax.ChildScope:
+		default:
+			ok = false
+		}
+		return nil
+	})
+	return ok
 }
 
 func tooDeep(name string, r hcl.Range) error {

@@ -233,7 +233,7 @@ func (l *linter) shares(parameters *block) (words []string) {
 
 var (
 	shards   = regexp.MustCompile(`(?i)\bshards?\b|\bshard(ed|ing)\b|\bcluster[ -]mode\b|\b(valkey|redis) cluster\b`)
-	noShards = regexp.MustCompile(`(?i)\b(one|single|1|no|without) shards?\b|\bcluster[ -]mode[ -]?(is )?disabled\b`)
+	noShards = regexp.MustCompile(`(?i)\b(one|single|1|no|not|non|without)[ -]shard(s|ed|ing)?\b|\bcluster[ -]mode[ -]?(is )?disabled\b`)
 )
 
 func (l *linter) replicationGroup(b *block) {
@@ -313,10 +313,10 @@ func (l *linter) parameter(group *block, name string) string {
 func (l *linter) access(b *block) {
 	head := b.DefRange().Start.Line
 	switch token, users := b.Body.Attributes["auth_token"], b.Body.Attributes["user_group_ids"]; {
-	case token != nil:
+	case token != nil && !isNull(token.Expr):
 		l.find(b, token.SrcRange.Start.Line, "auth-token", "one password for all clients, with which each may do everything; it is kept in the state",
 			"users with rules of their own: aws_elasticache_user, aws_elasticache_user_group and user_group_ids")
-	case users == nil:
+	case users == nil || nobody(users.Expr):
 		l.find(b, head, "no-auth", "every client that gets through the network may do everything", "set user_group_ids to a group of users")
 	}
 	encrypted, line, known := l.value(b, b.Body, "transit_encryption_enabled")
@@ -340,6 +340,12 @@ func (l *linter) access(b *block) {
 	}
 }
 
+// nobody says whether a list of user groups is null or empty.
+func nobody(e hclsyntax.Expression) bool {
+	list, ok := e.(*hclsyntax.TupleConsExpr)
+	return isNull(e) || ok && len(list.Exprs) == 0
+}
+
 // family compares engine and version with the parameter group.
 func (l *linter) family(b *block) {
 	engine, line, known := l.value(b, b.Body, "engine")
@@ -353,8 +359,11 @@ func (l *linter) family(b *block) {
 	if group := l.config.find("aws_elasticache_parameter_group", a.Expr); group != nil && group.Body.Attributes["family"] != nil {
 		family, _ = l.scalar(group.Body.Attributes["family"].Expr)
 	} else if name, ok := l.scalar(a.Expr); ok {
-		family, _ = strings.CutPrefix(name, "default.")
-		family = strings.TrimSuffix(family, ".cluster.on")
+		if standard, is := strings.CutPrefix(name, "default."); is { // other names say nothing
+			family = strings.TrimSuffix(standard, ".cluster.on")
+		}
+	} else if group == nil && !isNull(a.Expr) && len(references(a.Expr)) == 0 {
+		l.unknown(b, a.Expr, "parameter_group_name")
 	}
 	of, major := familyOf(family)
 	if of == "" || of == engine && (version == "" || major == 0 || major == majorOf(version)) {

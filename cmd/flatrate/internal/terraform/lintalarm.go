@@ -2,6 +2,7 @@ package terraform
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -59,7 +60,7 @@ func (l *linter) dimensions(b *block, body *hclsyntax.Body) {
 			l.unknown(b, item.KeyExpr, "a dimension")
 		case key == "ReplicationGroupId":
 			l.find(b, line, "alarm-dimension", "metrics of nodes are published under CacheClusterId and CacheNodeId, none of them under ReplicationGroupId: it never fires", perNode)
-		case key == "CacheClusterId" && groupID(item.ValueExpr):
+		case key == "CacheClusterId" && (groupID(item.ValueExpr) || l.namesGroup(item.ValueExpr)):
 			l.find(b, line, "alarm-dimension", "CacheClusterId is the name of a node, as NAME-001, and not that of the group: it never fires", perNode)
 		}
 	}
@@ -89,6 +90,19 @@ func groupID(e hclsyntax.Expression) bool {
 	}
 	last, ok := t.Traversal[len(t.Traversal)-1].(hcl.TraverseAttr)
 	return ok && (last.Name == "id" || last.Name == "replication_group_id")
+}
+
+// namesGroup says whether an expression is the literal name of a replication group that is declared here.
+func (l *linter) namesGroup(e hclsyntax.Expression) bool {
+	name, ok := l.scalar(e)
+	return ok && name != "" && slices.ContainsFunc(l.resources("aws_elasticache_replication_group"), func(g *block) bool {
+		id := g.Body.Attributes["replication_group_id"]
+		if id == nil {
+			return false
+		}
+		text, known := l.scalar(id.Expr)
+		return known && text == name
+	})
 }
 
 // undeclared reports what a resource names and nobody declares.

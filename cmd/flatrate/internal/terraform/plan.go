@@ -94,10 +94,16 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("--prefix must be 1 to 64 letters, digits or any of _.:-, not %q: the rest has a meaning in access strings", o.Prefix)
 	case !eventsOf.MatchString(o.Events):
 		return fmt.Errorf("--keyspace-events must be letters of notify-keyspace-events (KEg$lshzxetdnmA), not %q", o.Events)
+	case o.Name == "default" || strings.HasPrefix(o.Name, "sg-"):
+		return fmt.Errorf("--name must not be default nor begin with sg-, which AWS keeps for itself, not %q", o.Name)
 	case !weekly.MatchString(o.Maintenance):
 		return fmt.Errorf("--maintenance must be a weekly hour in UTC as sun:03:00-sun:04:00, not %q", o.Maintenance)
 	case !daily.MatchString(o.Snapshot):
 		return fmt.Errorf("--snapshots must be a daily hour in UTC as 01:00-02:00, not %q", o.Snapshot)
+	case weekMinutes(o.Maintenance) < 60 || weekMinutes(o.Maintenance) > 24*60:
+		return fmt.Errorf("--maintenance must be from 60 minutes to a day long, not %q", o.Maintenance)
+	case (minuteOf(o.Snapshot[6:])-minuteOf(o.Snapshot[:5])+24*60)%(24*60) < 60:
+		return fmt.Errorf("--snapshots must be at least 60 minutes long, not %q", o.Snapshot)
 	case overlaps(o.Snapshot, o.Maintenance) && o.Retention > 0 && o.Kind != Serverless:
 		return fmt.Errorf("--snapshots: %s overlaps with --maintenance %s, which AWS refuses", o.Snapshot, o.Maintenance)
 	case o.Retention < 0 || o.Retention > 35:
@@ -150,15 +156,24 @@ func (o *Options) validateNodes() error {
 	return nil
 }
 
+// minuteOf is which minute of the day a time as 03:00 is.
+func minuteOf(t string) int {
+	hour, _ := strconv.Atoi(t[:2])
+	minute, _ := strconv.Atoi(t[3:])
+	return hour*60 + minute
+}
+
+// weekMinutes is how long a weekly window is.
+func weekMinutes(window string) int {
+	const days, week = "mon tue wed thu fri sat sun", 7 * 24 * 60
+	at := func(t string) int { return strings.Index(days, t[:3])/4*24*60 + minuteOf(t[4:]) }
+	return (at(window[10:]) - at(window[:9]) + week) % week
+}
+
 // overlaps says whether a daily window and a weekly one share a minute of its day.
 func overlaps(day, week string) bool {
-	minutes := func(t string) int {
-		hour, _ := strconv.Atoi(t[:2])
-		minute, _ := strconv.Atoi(t[3:])
-		return hour*60 + minute
-	}
 	span := func(from, to string) [2]int {
-		a, b := minutes(from), minutes(to)
+		a, b := minuteOf(from), minuteOf(to)
 		if b <= a {
 			b += 24 * 60
 		}

@@ -136,15 +136,19 @@ func read(path string) (*config, []string, error) {
 	c := &config{declared: map[string]bool{}, locals: map[string]hclsyntax.Expression{}}
 	files := []string{}
 	for _, name := range names {
+		if name != path && skipped(name) {
+			continue
+		}
 		switch {
-		case strings.HasSuffix(name, ".tf.json"):
-			notes = append(notes, name+": JSON is not read")
+		case strings.HasSuffix(name, ".tf.json") || strings.HasSuffix(name, ".tofu.json"):
+			c.partly = true
+			notes = append(notes, name+": JSON is not read; what it declares is not known, and nothing is reported as undeclared")
 		case (strings.HasSuffix(name, ".tf") || strings.HasSuffix(name, ".tofu")) && (info.IsDir() || filepath.Clean(name) != filepath.Clean(path)):
 			files = append(files, name)
 		}
 	}
 	if !info.IsDir() {
-		files, notes = append(files, path), nil
+		files = append(files, path)
 	}
 	if len(files) == 0 {
 		return nil, nil, fmt.Errorf("%s: no Terraform in it: no file ends in .tf or .tofu", path)
@@ -169,8 +173,20 @@ func read(path string) (*config, []string, error) {
 	return c, notes, nil
 }
 
+// skipped says whether Terraform passes over a file of a folder: what editors and archives leave there, and folders.
+func skipped(name string) bool {
+	info, err := os.Stat(name)
+	return strings.HasPrefix(filepath.Base(name), ".") || err == nil && info.IsDir()
+}
+
 func globEscape(path string) string {
 	return regexp.MustCompile(`[*?\[\\]`).ReplaceAllString(path, `\$0`)
+}
+
+// isNull says whether an expression is a literal null: the attribute is then as if it were not there.
+func isNull(e hclsyntax.Expression) bool {
+	l, ok := e.(*hclsyntax.LiteralValueExpr)
+	return ok && l.Val.IsNull()
 }
 
 // add takes in the blocks of a file.
@@ -249,7 +265,7 @@ func (c *config) resolve(e hclsyntax.Expression, depth int) (string, bool) {
 			}
 		}
 	}
-	if len(vars) > 0 {
+	if len(vars) > 0 || !plain(e) {
 		return "", false
 	}
 	v, diags := e.Value(nil)
@@ -317,6 +333,9 @@ func (c *config) provider() error {
 		}
 		for _, inner := range b.Body.Blocks {
 			if inner.Type != "required_providers" || inner.Body.Attributes["aws"] == nil {
+				continue
+			}
+			if !plain(inner.Body.Attributes["aws"].Expr) {
 				continue
 			}
 			v, diags := inner.Body.Attributes["aws"].Expr.Value(nil)

@@ -34,6 +34,7 @@ type upgrader struct {
 	to    string
 	edits []edit
 	out   Upgraded
+	wrong error // what can't be put in
 }
 
 // Upgrade takes Redis OSS to a version of Valkey in one file. Nothing but that changes: comments, order and formatting stay. What names no
@@ -53,6 +54,9 @@ func Upgrade(name string, data []byte, to string) (Upgraded, error) {
 		return Upgraded{}, err
 	}
 	u.all()
+	if u.wrong != nil {
+		return Upgraded{}, u.wrong
+	}
 	u.out.Text, err = u.apply(name)
 	return u.out, err
 }
@@ -267,7 +271,18 @@ func (u *upgrader) makeFirst(b *block) {
 			}
 			return
 		}
-		u.insert(inner.OpenBraceRange.End.Byte, "\n"+u.indent(inner.DefRange())+"  create_before_destroy = true")
+		indent := u.indent(inner.DefRange())
+		first := "\n" + indent + "  create_before_destroy = true"
+		if inner.OpenBraceRange.Start.Line != inner.CloseBraceRange.Start.Line {
+			u.insert(inner.OpenBraceRange.End.Byte, first)
+			return
+		}
+		// On one line: it is opened, since a block of one line takes one argument.
+		from, to := inner.OpenBraceRange.End.Byte, inner.CloseBraceRange.Start.Byte
+		if inside := strings.TrimSpace(string(u.data[from:to])); inside != "" {
+			first += "\n" + indent + "  " + inside
+		}
+		u.edits = append(u.edits, edit{from, to, u.newlines(first + "\n" + indent)})
 		return
 	}
 	at := b.Body.EndRange.End.Byte - 1 // the closing brace
@@ -311,6 +326,11 @@ func (u *upgrader) set(body *hclsyntax.Body, name, value, behind string) {
 	for end < len(u.data) && u.data[end] != '\n' && !bytes.HasPrefix(u.data[end:], []byte("\r\n")) { // a comment may stand behind it
 		end++
 	}
+	rest := strings.TrimSpace(string(u.data[after.SrcRange.End.Byte:end]))
+	if rest != "" && rest[0] != '#' && !strings.HasPrefix(rest, "//") && (!strings.HasPrefix(rest, "/*") || !strings.HasSuffix(rest, "*/")) {
+		u.wrong = fmt.Errorf("%s:%d: %s can't be put behind this line, for more follows in it: set it by hand; nothing is changed", u.in.name, after.SrcRange.Start.Line, name)
+		return
+	}
 	u.insert(end, "\n"+u.indent(after.SrcRange)+name+" = "+quoted(value))
 }
 
@@ -326,10 +346,15 @@ func (u *upgrader) replace(r hcl.Range, text string) {
 }
 
 func (u *upgrader) insert(at int, text string) {
+	u.edits = append(u.edits, edit{at, at, u.newlines(text)})
+}
+
+// newlines are those of the file.
+func (u *upgrader) newlines(text string) string {
 	if bytes.Contains(u.data, []byte("\r\n")) {
-		text = strings.ReplaceAll(text, "\n", "\r\n")
+		return strings.ReplaceAll(text, "\n", "\r\n")
 	}
-	u.edits = append(u.edits, edit{at, at, text})
+	return text
 }
 
 // remove takes out a block with its lines, and one of the empty lines around it.
