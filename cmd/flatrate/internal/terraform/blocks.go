@@ -102,12 +102,13 @@ func (b Block) Allowed(version string) []string {
 }
 
 // AccessString is the block's access string: the syntax of ACL rules, as ElastiCache and ACL SETUSER take them. A new user has no keys, no
-// channels and no commands, and gets these.
+// channels and no commands, and gets these, in the order in which ACL LIST prints them.
 func (b Block) AccessString(prefix, version string) string {
-	rules := []string{"on", "resetchannels"}
+	rules := []string{"on"}
 	for _, pattern := range b.Keys {
 		rules = append(rules, "~"+prefix+":"+pattern)
 	}
+	rules = append(rules, "resetchannels")
 	if b.Wakes {
 		rules = append(rules, "&"+prefix+":wake:*")
 	}

@@ -126,6 +126,7 @@ var watched = []alarm{
 	{"failed_logins", "AuthenticationFailures", "Sum", 10, 1, 1, "Over ten sign-ins a minute failed: a password that was not rotated everywhere, or somebody who tries"},
 	{"denied_commands", "CommandAuthorizationFailures", "Sum", 0, 1, 1, "A user was refused a command: another version of flatrate than these rules are for, or somebody who tries"},
 	{"denied_keys", "KeyAuthorizationFailures", "Sum", 0, 1, 1, "A user was refused a key: a wrong Config.Prefix, or somebody who tries"},
+	{"denied_channels", "ChannelAuthorizationFailures", "Sum", 0, 1, 1, "A user was refused a channel: its waiters are not woken, and ask by themselves"},
 }
 
 // watchedServerless are those that Serverless has metrics for.
