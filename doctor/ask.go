@@ -20,6 +20,7 @@ type asker struct {
 	patience time.Duration
 	perOp    time.Duration // zero means no bound
 	refused  *refusals
+	keys     int64 // what DBSIZE said last
 
 	mu   sync.Mutex
 	next time.Time // when the next command may go
