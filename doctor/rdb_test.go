@@ -3,6 +3,7 @@ package doctor
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -269,5 +270,20 @@ func FuzzReadRDB(f *testing.F) {
 		if r.Bytes < 0 || r.Keys < 0 {
 			t.Errorf("%d keys, %f bytes", r.Keys, r.Bytes)
 		}
+		if _, err := json.Marshal(r); err != nil {
+			t.Error(err)
+		}
 	})
+}
+
+// TestRDBOfTheFarFuture has a time that JSON can't write.
+func TestRDBOfTheFarFuture(t *testing.T) {
+	file := "REDIS0009\xfa\x05ctime\x139000000000000000000\x00\x01k\x01v\xff\x00\x00\x00\x00\x00\x00\x00\x00"
+	r, err := ReadRDB(t.Context(), strings.NewReader(file), Config{})
+	if err != nil || r.Keys != 1 {
+		t.Fatalf("%d keys, %v", r.Keys, err)
+	}
+	if _, err := json.Marshal(r); err != nil {
+		t.Error(err)
+	}
 }
