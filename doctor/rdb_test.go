@@ -287,3 +287,15 @@ func TestRDBOfTheFarFuture(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestEmptyListsInJSON: whoever reads the report may walk through its lists.
+func TestEmptyListsInJSON(t *testing.T) {
+	r, err := ReadRDB(t.Context(), strings.NewReader("REDIS0009\xff\x00\x00\x00\x00\x00\x00\x00\x00"), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(r)
+	if err != nil || strings.Contains(string(text), "null") {
+		t.Errorf("%s, %v", text, err)
+	}
+}
