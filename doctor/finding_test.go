@@ -150,6 +150,15 @@ func TestGrowthSinceTheWrongReport(t *testing.T) {
 	if r.Growth == nil || len(r.Growth.Prefixes) != 1 || r.Growth.Prefixes[0].Pattern != "new:*" {
 		t.Errorf("%+v: small:* was there, and too small for the list", r.Growth)
 	}
+	if len(only(r, "growth")) != 1 {
+		t.Errorf("%v", ids(r))
+	}
+	sample := r
+	sample.Margin = 150
+	conclude(&sample, Config{Since: &good, Top: 3}, newTally(Config{}, now), nil)
+	if len(only(sample, "growth")) != 0 {
+		t.Errorf("growth within the margin of a sample: %v", ids(sample))
+	}
 	for want, change := range map[string]func(old, r *Report){
 		"before":       func(old, _ *Report) { old.Taken = now.Add(time.Hour) },
 		"the earlier":  func(old, _ *Report) { old.Complete = false },

@@ -142,7 +142,7 @@ func (x *exam) growth() {
 	x.r.Growth = g
 	days := x.r.Taken.Sub(old.Taken).Hours() / 24
 	left := float64(x.r.Server.MaxMemory - x.r.Server.Used)
-	if days <= 0 || g.Bytes <= 0 || x.r.Server.MaxMemory == 0 {
+	if days <= 0 || g.Bytes <= old.Margin+x.r.Margin || x.r.Server.MaxMemory == 0 {
 		return
 	}
 	g.FullIn = max(0, left) / (g.Bytes / days)

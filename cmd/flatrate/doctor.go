@@ -158,7 +158,7 @@ func (c *doctorLookCmd) scan(ctx context.Context, url string, cfg doctor.Config,
 
 // readState reads a state behind its first line, which is the server and the database that it is of.
 func readState(name string, head []byte) ([]byte, error) {
-	state, err := os.ReadFile(name)
+	state, err := os.ReadFile(name) //nolint:gosec // the user names the file
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(state) == 0 {
 		return nil, nil
 	}
