@@ -348,6 +348,10 @@ func (r reversed) Unmarshal(data []byte, value any) error {
 // TestSizesAndCodecs stores values of no and of many bytes, for no time and for a century.
 func TestSizesAndCodecs(t *testing.T) {
 	s := valkeytest.Start(t)
+	large := 64 << 20
+	if testing.Short() { // under the race detector each byte of the codec takes ten times as long
+		large = 4 << 20
+	}
 	for name, cfg := range map[string]cache.Config{
 		"plain":                 {TTL: 100 * 365 * 24 * time.Hour},
 		"compressed":            {Compressor: gzipped{1 << 30}, MinCompress: 1},
@@ -358,7 +362,7 @@ func TestSizesAndCodecs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, size := range []int{0, 1, 100, 5000, 64 << 20} {
+		for _, size := range []int{0, 1, 100, 5000, large} {
 			value := strings.Repeat("0123456789", size/10+1)[:size]
 			eventually(t, fmt.Sprintf("%s, %d bytes: a hit", name, size), func() bool { // a busy machine may take longer than MaxWait
 				loads := 0

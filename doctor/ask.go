@@ -20,6 +20,7 @@ type asker struct {
 	patience time.Duration
 	perOp    time.Duration // zero means no bound
 	refused  *refusals
+	keys     int64 // what DBSIZE said last
 
 	mu   sync.Mutex
 	next time.Time // when the next command may go
@@ -113,13 +114,18 @@ func sleep(ctx context.Context, d time.Duration) error {
 // do sends commands, which only read, until all were answered: a broken connection is no answer, and neither
 // is a server that is loading. Make builds them, since those sent can't be sent again.
 func (a *asker) do(ctx context.Context, n int, build func() []valkey.Completed) ([]valkey.ValkeyResult, error) {
-	begin := time.Now()
+	silent := time.Duration(0) // without the waits for our own turn
 	for attempt := 0; ; attempt++ {
 		if err := a.wait(ctx, n); err != nil {
 			return nil, err
 		}
+		begin := time.Now()
+		cmds := build()
+		for i := range cmds {
+			cmds[i] = cmds[i].Pin() // the writer of a broken connection may still read what is answered on the next one
+		}
 		once, cancel := context.WithTimeout(ctx, a.patience) // the client itself may repeat what reads without end
-		replies := a.node.DoMulti(once, build()...)
+		replies := a.node.DoMulti(once, cmds...)
 		cancel()
 		err := unanswered(replies)
 		switch {
@@ -127,10 +133,13 @@ func (a *asker) do(ctx context.Context, n int, build func() []valkey.Completed) 
 			return replies, nil
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case errors.Is(err, valkey.ErrClosing) || time.Since(begin) >= a.patience:
+		}
+		pause := min(time.Second, 20*time.Millisecond<<min(attempt, 6))
+		if silent += time.Since(begin); errors.Is(err, valkey.ErrClosing) || silent >= a.patience {
 			return nil, fmt.Errorf("doctor: %s does not answer: %w", a.addr, err)
 		}
-		if err := sleep(ctx, min(time.Second, 20*time.Millisecond<<min(attempt, 6))); err != nil {
+		silent += pause
+		if err := sleep(ctx, pause); err != nil {
 			return nil, err
 		}
 	}

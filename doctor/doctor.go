@@ -96,6 +96,8 @@ func (c Config) withDefaults() (Config, error) {
 		return bad("Prefixes", "has one that is empty, over 64 bytes, or has braces or white space")
 	case c.Sample < 0:
 		return bad("Sample", "is %d, less than zero", c.Sample)
+	case c.Sample > 0 && len(c.Resume) > 0:
+		return bad("Resume", "is of a scan, and Sample asks for none")
 	case c.Top < 1 || c.Top > 1000:
 		return bad("Top", "is %d, not from 1 to 1,000", c.Top)
 	case c.Quantum != 0 && c.Quantum != 8 && c.Quantum != 16:

@@ -138,3 +138,109 @@ func TestObjectsAndGrowth(t *testing.T) {
 		t.Errorf("a hash is foretold to take %.0f bytes, and takes about %.0f", o.HashBytes, got)
 	}
 }
+
+// TestGrowthSinceTheWrongReport holds that what can't be compared is not.
+func TestGrowthSinceTheWrongReport(t *testing.T) {
+	now := time.Now()
+	r := Report{Taken: now, Complete: true, Server: Server{Kind: "valkey", MaxMemory: 2000, Used: 1900}, Sum: Sum{Bytes: 1000}}
+	prefix := func(name string, bytes float64) Prefix { return Prefix{Pattern: name, Sum: Sum{Bytes: bytes}} }
+	r.Prefixes = []Prefix{prefix("new:*", 500), prefix("same:*", 400), prefix("small:*", 100)}
+	good := Report{Taken: now.Add(-time.Hour), Complete: true, Server: Server{Kind: "valkey"}, Sum: Sum{Bytes: 900}, Prefixes: []Prefix{prefix("same:*", 400), prefix("b:*", 90), prefix("a:*", 90)}}
+	conclude(&r, Config{Since: &good, Top: 3}, newTally(Config{}, now), nil)
+	if r.Growth == nil || len(r.Growth.Prefixes) != 1 || r.Growth.Prefixes[0].Pattern != "new:*" {
+		t.Errorf("%+v: small:* was there, and too small for the list", r.Growth)
+	}
+	if len(only(r, "growth")) != 1 {
+		t.Errorf("%v", ids(r))
+	}
+	sample := r
+	sample.Margin = 150
+	conclude(&sample, Config{Since: &good, Top: 3}, newTally(Config{}, now), nil)
+	if len(only(sample, "growth")) != 0 {
+		t.Errorf("growth within the margin of a sample: %v", ids(sample))
+	}
+	for want, change := range map[string]func(old, r *Report){
+		"before":       func(old, _ *Report) { old.Taken = now.Add(time.Hour) },
+		"the earlier":  func(old, _ *Report) { old.Complete = false },
+		"this report":  func(_, r *Report) { r.Complete = false },
+		"another kind": func(old, _ *Report) { old.Server.Kind = "redis" },
+	} {
+		old, r := good, r
+		r.Growth, r.Notes = nil, nil
+		change(&old, &r)
+		conclude(&r, Config{Since: &old, Top: 3}, newTally(Config{}, now), nil)
+		if r.Growth != nil || len(only(r, "growth")) > 0 || !strings.Contains(strings.Join(r.Notes, ""), want) {
+			t.Errorf("%s: %+v, %v", want, r.Growth, r.Notes)
+		}
+	}
+}
+
+// TestGrowthIsInOrder has many prefixes that have grown by the same.
+func TestGrowthIsInOrder(t *testing.T) {
+	now := time.Now()
+	r := Report{Taken: now, Complete: true, Server: Server{Kind: "valkey"}}
+	for i := range 40 {
+		r.Prefixes = append(r.Prefixes, Prefix{Pattern: fmt.Sprintf("%02d:*", (i*7)%40), Sum: Sum{Keys: 1, Bytes: 10}})
+	}
+	old := Report{Taken: now.Add(-time.Hour), Complete: true, Server: Server{Kind: "valkey"}}
+	conclude(&r, Config{Since: &old}, newTally(Config{}, now), nil)
+	for i, p := range r.Growth.Prefixes {
+		if p.Pattern != fmt.Sprintf("%02d:*", i) {
+			t.Fatalf("%d: %s", i, p.Pattern)
+		}
+	}
+}
+
+// TestFindingsOfInfo gives each rule about a node what INFO, CLIENT LIST and the keys say, and what is just not enough.
+func TestFindingsOfInfo(t *testing.T) {
+	const primary = "# Replication\r\nrole:master\r\nmaster_repl_offset:20000000\r\n"
+	queue := Block{Role{"queue", "ready", Destroy}, Sum{Keys: 1, Bytes: 100}}
+	for _, c := range []struct {
+		name    string
+		info    string
+		clients string
+		policy  string
+		block   bool
+		other   map[string]Sum
+		sum     Sum
+		want    string
+	}{
+		{name: "fragmentation", info: "# Memory\r\nused_memory:200000000\r\nused_memory_rss:310000000\r\nmaxmemory:1000000000\r\n", want: "fragmentation"},
+		{name: "a small server", info: "# Memory\r\nused_memory:2000000\r\nused_memory_rss:31000000\r\nmaxmemory:1000000000\r\n"},
+		{name: "swapping", info: "# Memory\r\nused_memory:200000000\r\nused_memory_rss:170000000\r\nmaxmemory:1000000000\r\n", want: "swapping"},
+		{name: "neither", info: "# Memory\r\nused_memory:200000000\r\nused_memory_rss:220000000\r\nmaxmemory:1000000000\r\n"},
+		{name: "buffers", clients: "id=1 omem=10000000 cmd=lrange user=a\nid=2 omem=9000000 cmd=get user=a\n", want: "client-buffers"},
+		{name: "small buffers", clients: "id=1 omem=10000000 cmd=lrange\nid=2 omem=0 cmd=get\n"},
+		{name: "connections", info: "# Clients\r\nconnected_clients:80\r\nmaxclients:100\r\n", want: "connections"},
+		{name: "few connections", info: "# Clients\r\nconnected_clients:79\r\nmaxclients:100\r\n"},
+		{name: "behind by bytes", info: primary + "slave0:ip=10.0.0.2,port=6379,state=online,offset=18000000,lag=0\r\n", want: "replica-lag"},
+		{name: "behind by time", info: primary + "slave0:ip=10.0.0.2,port=6379,state=online,offset=20000000,lag=11\r\n", want: "replica-lag"},
+		{name: "up to date", info: primary + "slave0:ip=10.0.0.2,port=6379,state=online,offset=19999000,lag=1\r\n"},
+		{name: "cut off", info: "# Replication\r\nrole:slave\r\nmaster_link_status:down\r\n", want: "replica-cut-off"},
+		{name: "no replica of a queue", info: primary, block: true, want: "no-replica"},
+		{name: "no replica of a cache", info: primary},
+		{name: "snapshot", info: "# Persistence\r\naof_enabled:0\r\nrdb_last_bgsave_status:err\r\n", want: "snapshot-fails"},
+		{name: "log", info: "# Persistence\r\naof_enabled:1\r\naof_last_write_status:err\r\n", want: "log-fails"},
+		{name: "a log that is off", info: "# Persistence\r\naof_enabled:0\r\naof_last_write_status:err\r\n"},
+		{name: "not durable", info: "# Persistence\r\naof_enabled:0\r\n", block: true, want: "not-durable"},
+		{name: "durable", info: "# Persistence\r\naof_enabled:1\r\n", block: true},
+		{name: "queues", policy: "allkeys-lru", other: map[string]Sum{"list": {Keys: 3, Bytes: 300, NoTTL: 3}}, want: "evicts-queues"},
+		{name: "lists that end", policy: "allkeys-lru", other: map[string]Sum{"list": {Keys: 3, Bytes: 300}}},
+		{name: "nothing to evict", policy: "volatile-lru", sum: Sum{Keys: 200, Bytes: 1000, NoTTL: 190, NoTTLBytes: 950}, want: "nothing-to-evict"},
+		{name: "something", policy: "volatile-lru", sum: Sum{Keys: 200, Bytes: 1000, NoTTL: 100, NoTTLBytes: 500}},
+	} {
+		h := health{addr: "node", info: map[string]string{}, replication: map[string]string{}}
+		h.read(c.info)
+		h.clients(c.clients)
+		r := Report{Server: Server{Policy: c.policy, MaxMemory: 1 << 30}, Sum: c.sum}
+		if c.block {
+			r.Blocks = []Block{queue}
+		}
+		tally := newTally(Config{}, time.Now())
+		tally.Other = c.other
+		conclude(&r, Config{}, tally, &healths{[]health{h}, []health{h}})
+		if got := strings.Join(ids(r), " "); got != c.want {
+			t.Errorf("%s: findings %q, want %q: %+v", c.name, got, c.want, r.Findings)
+		}
+	}
+}

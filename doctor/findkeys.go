@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -88,16 +89,43 @@ func (x *exam) objects() {
 	}
 }
 
+// incomparable says why the growth since an earlier report can't be told.
+func incomparable(old, r *Report) string {
+	switch {
+	case !old.Taken.Before(r.Taken):
+		return "the earlier report was not taken before this one"
+	case !old.Complete:
+		return "the earlier report is not of all keys"
+	case !r.Complete:
+		return "this report is not of all keys"
+	case old.Server.Kind != r.Server.Kind || old.Server.Cluster != r.Server.Cluster && old.Source != "rdb" && r.Source != "rdb":
+		return "the earlier report is of another kind of server"
+	}
+	return ""
+}
+
 // growth compares with an earlier report.
 func (x *exam) growth() {
 	old := x.cfg.Since
+	if why := incomparable(old, x.r); why != "" {
+		x.r.Notes = append(x.r.Notes, "growth is not told: "+why)
+		return
+	}
 	g := &Growth{Since: old.Taken, Keys: x.r.Keys - old.Keys, Bytes: x.r.Bytes - old.Bytes}
 	before := map[string]Prefix{}
 	for _, p := range old.Prefixes {
 		before[p.Pattern] = p
 	}
+	listed, least := 0.0, math.Inf(1) // a prefix that was too small for the list is not a new one
+	for _, p := range old.Prefixes {
+		listed, least = listed+p.Bytes, min(least, p.Bytes)
+	}
+	cut := listed < 0.999*old.Bytes
 	for _, p := range x.r.Prefixes {
-		was := before[p.Pattern]
+		was, ok := before[p.Pattern]
+		if !ok && cut && p.Bytes <= 2*least {
+			continue
+		}
 		if d := p.Bytes - was.Bytes; math.Abs(d) >= 1 || p.Keys != was.Keys {
 			g.Prefixes = append(g.Prefixes, Growing{p.Pattern, p.Keys - was.Keys, d})
 		}
@@ -108,13 +136,13 @@ func (x *exam) growth() {
 			g.Prefixes = append(g.Prefixes, Growing{p.Pattern, -p.Keys, -p.Bytes})
 		}
 	}
-	slices.SortStableFunc(g.Prefixes, func(a, b Growing) int {
-		return int(math.Copysign(1, math.Abs(b.Bytes)-math.Abs(a.Bytes)))
+	slices.SortFunc(g.Prefixes, func(a, b Growing) int {
+		return cmp.Or(cmp.Compare(math.Abs(b.Bytes), math.Abs(a.Bytes)), strings.Compare(a.Pattern, b.Pattern))
 	})
 	x.r.Growth = g
 	days := x.r.Taken.Sub(old.Taken).Hours() / 24
 	left := float64(x.r.Server.MaxMemory - x.r.Server.Used)
-	if days <= 0 || g.Bytes <= 0 || x.r.Server.MaxMemory == 0 {
+	if days <= 0 || g.Bytes <= old.Margin+x.r.Margin || x.r.Server.MaxMemory == 0 {
 		return
 	}
 	g.FullIn = max(0, left) / (g.Bytes / days)

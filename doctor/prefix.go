@@ -197,7 +197,7 @@ func (t *tree) merge(into, from *node) {
 // prefixes lists the patterns, the one with the most bytes first.
 // Full completes what was counted of each.
 func (t *tree) prefixes(full func(Sum) Sum, top int) []Prefix {
-	var all []Prefix
+	all := []Prefix{} // a list in JSON, also where it is empty
 	t.Root.walk("", full, &all)
 	slices.SortFunc(all, func(a, b Prefix) int {
 		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), strings.Compare(a.Pattern, b.Pattern))

@@ -3,6 +3,7 @@ package doctor
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -269,5 +270,32 @@ func FuzzReadRDB(f *testing.F) {
 		if r.Bytes < 0 || r.Keys < 0 {
 			t.Errorf("%d keys, %f bytes", r.Keys, r.Bytes)
 		}
+		if _, err := json.Marshal(r); err != nil {
+			t.Error(err)
+		}
 	})
+}
+
+// TestRDBOfTheFarFuture has a time that JSON can't write.
+func TestRDBOfTheFarFuture(t *testing.T) {
+	file := "REDIS0009\xfa\x05ctime\x139000000000000000000\x00\x01k\x01v\xff\x00\x00\x00\x00\x00\x00\x00\x00"
+	r, err := ReadRDB(t.Context(), strings.NewReader(file), Config{})
+	if err != nil || r.Keys != 1 {
+		t.Fatalf("%d keys, %v", r.Keys, err)
+	}
+	if _, err := json.Marshal(r); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestEmptyListsInJSON: whoever reads the report may walk through its lists.
+func TestEmptyListsInJSON(t *testing.T) {
+	r, err := ReadRDB(t.Context(), strings.NewReader("REDIS0009\xff\x00\x00\x00\x00\x00\x00\x00\x00"), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(r)
+	if err != nil || strings.Contains(string(text), "null") {
+		t.Errorf("%s, %v", text, err)
+	}
 }

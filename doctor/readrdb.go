@@ -49,6 +49,9 @@ func ReadRDB(ctx context.Context, r io.Reader, cfg Config) (Report, error) {
 	return report, nil
 }
 
+// maxTime is a second that JSON can write, with room for what ends later.
+const maxTime = 1 << 37
+
 // base is about what an empty server has in use.
 const base = 900 << 10
 
@@ -57,7 +60,7 @@ func readOnce(ctx context.Context, r io.Reader, cfg Config, quantum int64) (Repo
 	var f *rdbFile
 	first := func() {
 		start := cfg.now()
-		if at, err := strconv.ParseInt(f.aux["ctime"], 10, 64); err == nil && at > 0 {
+		if at, err := strconv.ParseInt(f.aux["ctime"], 10, 64); err == nil && at > 0 && at < maxTime {
 			start = time.Unix(at, 0)
 		}
 		t = newTally(cfg, start)

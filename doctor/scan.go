@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -72,13 +72,6 @@ type scan struct {
 	samples int64 // keys to draw; zero scans
 }
 
-// checkpoint is what stands before the tally in a state.
-type checkpoint struct {
-	Nodes   map[string]string
-	Quantum int64
-	Decided bool
-}
-
 // primaries finds the nodes to ask.
 func (s *scan) primaries(ctx context.Context) error {
 	nodes := s.client.Nodes()
@@ -99,6 +92,9 @@ func (s *scan) primaries(ctx context.Context) error {
 			continue
 		}
 		s.nodes, s.before = append(s.nodes, a), append(s.before, h)
+	}
+	if len(s.nodes) == 0 {
+		return errors.New("doctor: none of the cluster's nodes says that it is a primary")
 	}
 	return nil
 }
@@ -123,22 +119,17 @@ func (s *scan) begin(ctx context.Context) error {
 	s.tally = newTally(s.cfg, s.cfg.now())
 	s.saved = s.cfg.now()
 	if len(s.cfg.Resume) > 0 {
-		var at checkpoint
-		t, err := resumeTally(s.cfg.Resume, &at, s.cfg)
-		if err != nil {
+		if err := s.resume(); err != nil {
 			return err
 		}
-		for addr := range at.Nodes {
-			if !slices.ContainsFunc(s.nodes, func(a *asker) bool { return a.addr == addr }) {
-				return fmt.Errorf("%w: Resume: it is of another server: %s is not a node of this one", ErrConfig, addr)
-			}
-		}
-		s.tally, s.ends, s.decided, s.model.quantum = t, at.Nodes, at.Decided, at.Quantum
 	}
 	if s.cfg.Sample > 0 {
 		keys, err := s.size(ctx)
 		if err != nil {
 			return err
+		}
+		if s.refused.has("DBSIZE") {
+			return errors.New("doctor: DBSIZE is refused: without the number of keys a sample says nothing about all of them")
 		}
 		if keys > s.cfg.Sample {
 			s.samples = s.cfg.Sample
@@ -156,8 +147,8 @@ func (s *scan) size(ctx context.Context) (int64, error) {
 			return 0, err
 		}
 		if ok {
-			n, _ := m.AsInt64()
-			sum += n
+			a.keys, _ = m.AsInt64()
+			sum += a.keys
 		}
 	}
 	return sum, nil
@@ -236,7 +227,7 @@ func (s *scan) save() error {
 	if s.cfg.Checkpoint == nil || s.samples > 0 {
 		return nil
 	}
-	state, err := s.tally.encode(checkpoint{s.ends, s.model.quantum, s.decided})
+	state, err := s.tally.encode(checkpoint{s.ends, s.runs(), s.model.quantum, s.decided, s.cfg.sameConfig()})
 	if err == nil {
 		err = s.cfg.Checkpoint(state)
 	}
@@ -333,10 +324,26 @@ func (s *scan) scanned(ctx context.Context, a *asker, yield func(batch) bool) {
 	}
 }
 
+// share is a node's part of the sample, by its part of the keys.
+func (s *scan) share(a *asker) int64 {
+	var before, to, all float64
+	for _, n := range s.nodes {
+		all += float64(n.keys)
+	}
+	for _, n := range s.nodes {
+		if to = before + float64(n.keys); n == a {
+			break
+		}
+		before = to
+	}
+	part := func(keys float64) int64 { return int64(math.Round(float64(s.samples) * keys / max(1, all))) }
+	return part(to) - part(before) // the parts of all nodes add up
+}
+
 // drawn fetches a node's part of the sample. Where RANDOMKEY is refused, it is the first keys of SCAN: a table is in
 // the order of a hash.
 func (s *scan) drawn(ctx context.Context, a *asker, yield func(batch) bool) {
-	left := s.samples / int64(len(s.nodes))
+	left := s.share(a)
 	for left > 0 {
 		n := int(min(left, batchKeys))
 		replies, err := a.do(ctx, n, func() []valkey.Completed {
@@ -370,38 +377,21 @@ func (s *scan) drawn(ctx context.Context, a *asker, yield func(batch) bool) {
 
 // report puts the report together.
 func (s *scan) report(ctx context.Context, failed error) (Report, error) {
-	r := Report{Format: 1, Source: "live", Taken: s.cfg.now().UTC(), Complete: failed == nil && s.tally.Moved == 0}
+	r := Report{Format: 1, Source: "live", Taken: s.cfg.now().UTC()}
 	r.Server = Server{Kind: s.info.Kind, Version: s.info.Version.String(), Cluster: s.info.Cluster, Nodes: len(s.nodes), Policy: s.info.Eviction, Quantum: int(s.model.quantum)}
-	keys := s.tally.Seen
-	late := context.WithoutCancel(ctx)
-	late, cancel := context.WithTimeout(late, 3*s.cfg.Patience) // a node that is silent is named before
-	defer cancel()
-	if s.samples > 0 && failed == nil {
-		r.Source = "sample"
+	keys, after := s.tally.Seen, s.before
+	if failed == nil {
+		if s.samples > 0 {
+			r.Source = "sample"
+		}
 		var err error
-		if keys, err = s.size(late); err != nil {
-			return r, err
+		if keys, after, err = s.end(context.WithoutCancel(ctx)); err != nil { // each question ends by itself when its node is silent
+			keys, after, failed = s.tally.Seen, s.before, err
 		}
 	}
 	parts := len(s.nodes)
 	if s.info.Cluster && s.info.Kind == "valkey" && s.info.Version.AtLeast(8, 0) {
 		parts = 16384 // a table for each slot
-	}
-	after := s.before
-	if failed == nil {
-		after = after[:0:0]
-		for _, a := range s.nodes {
-			h, err := s.examine(late, a)
-			if err != nil {
-				return r, err
-			}
-			after = append(after, h)
-		}
-		if !s.cfg.NoValues {
-			if err := s.values(late); err != nil {
-				return r, err
-			}
-		}
 	}
 	s.tally.fill(&r, keys, s.tables(keys, parts, after))
 	for _, h := range after {
@@ -410,27 +400,65 @@ func (s *scan) report(ctx context.Context, failed error) (Report, error) {
 		r.Server.RSS += h.number("used_memory_rss")
 	}
 	r.Refused = s.refused.list()
-	if s.refused.has("MEMORY USAGE") {
-		r.Notes = append(r.Notes, "MEMORY USAGE is refused: sizes of collections are rough estimates by their length")
-	}
-	if r.Moved > 0 {
-		r.Notes = append(r.Notes, "the cluster moved keys during the scan: they may be missing, or counted twice")
+	restarted := s.restarted(after)
+	r.Complete = failed == nil && r.Moved == 0 && restarted == ""
+	for _, note := range []struct {
+		when bool
+		text string
+	}{
+		{s.refused.has("MEMORY USAGE"), "MEMORY USAGE is refused: sizes of collections are rough estimates by their length"},
+		{r.Moved > 0, "the cluster moved keys during the scan: they may be missing, or counted twice"},
+		{restarted != "", restarted + " was started again during the scan, and its keys stand in another order: they may be missing, or counted twice"},
+	} {
+		if note.when {
+			r.Notes = append(r.Notes, note.text)
+		}
 	}
 	r.Objects = objects(s.tally.Values, s.model, r.Prefixes)
 	conclude(&r, s.cfg, s.tally, &healths{s.before, after})
 	return r, failed
 }
 
+// end asks what is asked when all keys are seen: how many there are, how the nodes are now, and for values.
+func (s *scan) end(ctx context.Context) (keys int64, after []health, err error) {
+	keys = s.tally.Seen
+	if s.samples > 0 {
+		if keys, err = s.size(ctx); err != nil {
+			return 0, nil, err
+		}
+		if left := s.tally.Hidden + s.tally.Moved; left > 0 && s.tally.Seen > 0 { // DBSIZE counts those too
+			keys = int64(float64(keys) * float64(s.tally.Seen) / float64(s.tally.Seen+left))
+		}
+	}
+	for _, a := range s.nodes {
+		h, err := s.examine(ctx, a)
+		if err != nil {
+			return 0, nil, err
+		}
+		after = append(after, h)
+	}
+	if s.cfg.NoValues {
+		return keys, after, nil
+	}
+	return keys, after, s.values(ctx)
+}
+
 // tables are the sizes of the tables: what the servers say, or what the model does.
 func (s *scan) tables(keys int64, parts int, nodes []health) tables {
 	t := s.tally.tables(s.model, keys, int64(parts))
 	var said tables
+	var all int64
 	for _, h := range nodes {
 		if h.main < 0 {
 			return t
 		}
+		all += h.databases
 		said.main += float64(h.main)
 		said.ending += float64(h.ending)
+	}
+	if all > keys { // the keys that were seen have their part of the tables, not all of it
+		part := float64(keys) / float64(all)
+		said.main, said.ending = said.main*part, said.ending*part
 	}
 	if said.main < t.main/2 || said.main > t.main*4 || said.ending < t.ending/2 || said.ending > max(t.ending*4, 1<<20) {
 		return t // of a server that counts in another way
@@ -441,12 +469,26 @@ func (s *scan) tables(keys int64, parts int, nodes []health) tables {
 // values reads the short strings that were chosen.
 func (s *scan) values(ctx context.Context) error {
 	list := s.tally.Values
-	if len(list) == 0 || s.refused.has("GETRANGE") {
-		return nil
+	for from := 0; from < len(list) && !s.refused.has("GETRANGE"); from += batchKeys {
+		some := list[from:min(len(list), from+batchKeys)]
+		for _, a := range s.nodes { // any of them may have all these keys
+			if err := a.wait(ctx, len(some)); err != nil {
+				return err
+			}
+		}
+		if err := s.someValues(ctx, some); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+func (s *scan) someValues(ctx context.Context, list []valueSample) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Patience)
+	defer cancel()
 	cmds := make([]valkey.Completed, len(list))
 	for i, v := range list {
-		cmds[i] = s.client.B().Getrange().Key(v.Key).Start(0).End(maxValue).Build()
+		cmds[i] = s.client.B().Getrange().Key(v.Key).Start(0).End(maxValue).Build().Pin()
 	}
 	for i, reply := range s.client.DoMulti(ctx, cmds...) {
 		value, err := reply.AsBytes()

@@ -206,6 +206,7 @@ func (t *tally) fill(r *Report, keys int64, at tables) {
 		s.NoTTLBytes += float64(s.NoTTL) * perKey
 		return Sum{int64(math.Round(float64(s.Keys) * scale)), s.Bytes * scale, int64(math.Round(float64(s.NoTTL) * scale)), s.NoTTLBytes * scale}
 	}
+	r.Forms, r.Big, r.TTLs = []Form{}, []Key{}, []TTLs{} // lists in JSON, also where they are empty
 	r.Sum, r.Sampled, r.Reported = full(t.Total), t.Seen, t.Usage
 	r.Expired, r.Moved, r.Hidden = t.Expired, t.Moved, t.Hidden
 	if t.Seen > 1 && t.Seen < keys {
@@ -251,7 +252,7 @@ func (t *tally) tables(m model, keys, parts int64) tables {
 }
 
 func withTables(list []Key, perKey float64) []Key {
-	out := slices.Clone(list)
+	out := append([]Key{}, list...)
 	for i := range out {
 		out[i].Bytes += perKey
 	}

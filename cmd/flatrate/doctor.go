@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -95,6 +96,9 @@ func (c *doctorLookCmd) config() (doctor.Config, error) {
 	if c.Allocator != 0 && c.Allocator != 8 && c.Allocator != 16 {
 		return doctor.Config{}, usagef("--allocator must be 8, 16 or 0, not %d", c.Allocator)
 	}
+	if c.State != "" && c.Sample > 0 {
+		return doctor.Config{}, usagef("--state is for a scan of all keys: a --sample begins anew")
+	}
 	cfg := doctor.Config{
 		Prefixes: c.Prefix, MaxOps: orNone(c.MaxOps), Sample: c.Sample, KeySamples: orNone(c.KeySamples), Top: c.Top, NoValues: c.NoValues,
 		Quantum: c.Allocator, Node: c.Node, Region: c.Region,
@@ -131,10 +135,11 @@ func (c *doctorLookCmd) scan(ctx context.Context, url string, cfg doctor.Config,
 	defer client.Close()
 	cfg.Plaintext, cfg.Remote, cfg.Anonymous = connection(url)
 	if c.State != "" {
-		if cfg.Resume, err = os.ReadFile(c.State); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return doctor.Report{}, usagef("--state: %w", err)
+		head := []byte(withoutSecrets(url) + databaseOf(url) + "\n")
+		if cfg.Resume, err = readState(c.State, head); err != nil {
+			return doctor.Report{}, err
 		}
-		cfg.Checkpoint = func(state []byte) error { return replaceFile(c.State, state) }
+		cfg.Checkpoint = func(state []byte) error { return replaceFile(c.State, append(bytes.Clone(head), state...)) }
 	}
 	set, finish := report.ProgressCount(std.err)
 	cfg.Progress = set
@@ -149,6 +154,33 @@ func (c *doctorLookCmd) scan(ctx context.Context, url string, cfg doctor.Config,
 		std.warn("the scan can go on where it was: call it again with --state %s", c.State)
 	}
 	return r, err
+}
+
+// readState reads a state behind its first line, which is the server and the database that it is of.
+func readState(name string, head []byte) ([]byte, error) {
+	state, err := os.ReadFile(name) //nolint:gosec // the user names the file
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(state) == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, usagef("--state: %w", err)
+	}
+	rest, ok := bytes.CutPrefix(state, head)
+	if !ok || len(rest) == 0 {
+		return nil, usagef("--state: %s is no state of a scan of %s", name, bytes.TrimSpace(head))
+	}
+	return rest, nil
+}
+
+// databaseOf is the db= of a unix URL.
+func databaseOf(url string) string {
+	_, query, _ := strings.Cut(url, "?")
+	for pair := range strings.SplitSeq(query, "&") {
+		if strings.HasPrefix(pair, "db=") {
+			return "?" + pair
+		}
+	}
+	return ""
 }
 
 // connectTo is connect for a URL that is an argument.

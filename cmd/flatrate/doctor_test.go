@@ -2,7 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,6 +83,7 @@ func TestDoctorUsage(t *testing.T) {
 		{filepath.Join(dir, "none.rdb"), 1, "no such file"},
 		{broken + " --sample 5", 2, "--sample is for servers"},
 		{broken + " --state x", 2, "--state is for servers"},
+		{"unix:///none --state x --sample 5", 2, "--state is for a scan of all keys"},
 		{broken + " --top 0", 2, "--top must be"},
 		{broken + " --allocator 4", 2, "--allocator must be"},
 		{broken + " --max-ops=-1", 2, "--max-ops must not"},
@@ -101,6 +105,36 @@ func TestDoctorUsage(t *testing.T) {
 		if code != c.code || !strings.Contains(notes, c.want) {
 			t.Errorf("doctor %s: exit %d, %q; want %d, %q", c.args, code, notes, c.code, c.want)
 		}
+	}
+}
+
+// TestDoctorState goes on in the database that the state is of, and in no other.
+func TestDoctorState(t *testing.T) {
+	s := valkeytest.StartWith(t, valkeytest.Config{Args: []string{"--save", ""}})
+	c := s.Client()
+	for i := range 1000 {
+		if err := c.Do(t.Context(), c.B().Set().Key(fmt.Sprint("k:", i)).Value("v").Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state := filepath.Join(t.TempDir(), "state")
+	url := "unix://" + s.Socket
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := doctor.Scan(ctx, c, doctor.Config{Progress: func(int64, int64) { cancel() }, Checkpoint: func(b []byte) error {
+		return os.WriteFile(state, append([]byte(url+"\n"), b...), 0o600)
+	}}); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	for _, other := range []string{url + "?db=1", "unix:///other"} {
+		if code, _, notes := doctorRun(t, other, "--state", state); code == 0 {
+			t.Errorf("%s: exit %d, %s", other, code, notes)
+		}
+	}
+	if code, out, notes := doctorRun(t, url, "--state", state); code != 0 || !strings.Contains(out, "1,000 keys take") {
+		t.Errorf("exit %d, %s\n%s", code, notes, out)
+	}
+	if code, _, notes := doctorRun(t, url, "--state", s.Socket+".none"); code != 0 {
+		t.Errorf("exit %d, %s", code, notes)
 	}
 }
 

@@ -108,10 +108,13 @@ func ReadMonitor(r io.Reader) (*Trace, error) {
 	t := &Trace{}
 	in := bufio.NewReaderSize(r, 64<<10)
 	for {
-		line, err := readLine(in)
+		line, cut, err := readLine(in)
 		if line != "" {
-			words := monitorWords(line, 3)
+			words := monitorWords(line, 3, cut > 0)
 			key, size := monitorKey(words)
+			if size > 0 && cut > 0 { // as many bytes to a character in what was passed over as in what was kept
+				size += int64(float64(cut) * float64(size) / float64(len(line)))
+			}
 			switch {
 			case key == "":
 				t.Skipped++
@@ -128,22 +131,22 @@ func ReadMonitor(r io.Reader) (*Trace, error) {
 	}
 }
 
-// readLine reads a line, and passes over what is longer than a megabyte of it.
-func readLine(in *bufio.Reader) (string, error) {
+// readLine reads a line, and passes over what is longer than a megabyte of it. Cut is how much that is.
+func readLine(in *bufio.Reader) (text string, cut int64, err error) {
 	var line []byte
 	for {
 		part, more, err := in.ReadLine()
-		if len(line)+len(part) <= usage.MaxLine {
-			line = append(line, part...)
-		}
+		keep := min(len(part), usage.MaxLine-len(line))
+		line, cut = append(line, part[:keep]...), cut+int64(len(part)-keep)
 		if err != nil || !more {
-			return string(line), err
+			return string(line), cut, err
 		}
 	}
 }
 
-// monitorWords takes the first words out of `1700000000.000001 [0 127.0.0.1:50000] "get" "user:1"`.
-func monitorWords(line string, most int) []string {
+// monitorWords takes the first words out of `1700000000.000001 [0 127.0.0.1:50000] "get" "user:1"`. Of a line that
+// was cut the last of them is what is there.
+func monitorWords(line string, most int, cut bool) []string {
 	_, rest, ok := strings.Cut(strings.TrimPrefix(line, "+"), "] ")
 	if !ok {
 		return nil
@@ -151,6 +154,9 @@ func monitorWords(line string, most int) []string {
 	var words []string
 	for len(words) < most && strings.HasPrefix(rest, `"`) {
 		quoted, err := strconv.QuotedPrefix(rest)
+		if err != nil && cut {
+			return append(words, begun(rest)...)
+		}
 		if err != nil {
 			break
 		}
@@ -162,6 +168,16 @@ func monitorWords(line string, most int) []string {
 		rest = strings.TrimPrefix(rest[len(quoted):], " ")
 	}
 	return words
+}
+
+// begun is a word whose end is missing, maybe in the middle of "\\x00".
+func begun(quoted string) []string {
+	for less := range min(4, len(quoted)) {
+		if word, err := strconv.Unquote(quoted[:len(quoted)-less] + `"`); err == nil {
+			return []string{word}
+		}
+	}
+	return nil
 }
 
 // keyed are the commands whose first argument is the key that they use.
