@@ -29,6 +29,7 @@ var logTimed = []test{
 	{"Retry", logRetry},
 	{"Rebalance", logRebalance},
 	{"Seek", logSeek},
+	{"SeekDead", logSeekDead},
 	{"Trim", logTrim},
 	{"Full", logFull},
 	{"LossyLog", logLossy},
