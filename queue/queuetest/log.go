@@ -32,6 +32,7 @@ var logTimed = []test{
 	{"SeekDead", logSeekDead},
 	{"Trim", logTrim},
 	{"Full", logFull},
+	{"TooBig", logTooBig},
 	{"LossyLog", logLossy},
 	{"Aside", logAside},
 	{"GroupDeleted", logGroupDeleted},

@@ -1,6 +1,7 @@
 package queuetest
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/flatrate/flatrate/queue"
@@ -67,4 +68,21 @@ func logSeekDead(t *testing.T, env valkeytest.Env) {
 	counts(0, 0, 0)
 	closeGroup(t, g)
 	nothing(t, group(t, l, queue.GroupConfig{}))
+}
+
+// logTooBig appends more at once than the log may have, and what it can never have.
+func logTooBig(t *testing.T, env valkeytest.Env) {
+	l := NewLog(t, env, queue.LogConfig{MaxEntries: 3})
+	appendText(t, l, "", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10")
+	if s := logStats(t, l); s.Entries < 1 || s.Entries > 3 || s.Appended != 10 {
+		t.Errorf("%+v", s)
+	}
+	l = NewLog(t, env, queue.LogConfig{MaxBytes: 100, Lossy: queue.Lossy})
+	appendText(t, l, "", "a", "b")
+	if _, err := l.Append(t.Context(), queue.Message{Body: make([]byte, 200)}); !errors.Is(err, queue.ErrFull) {
+		t.Error(err)
+	}
+	if s := logStats(t, l); s.Entries != 2 {
+		t.Errorf("what has no room at all has taken that of others: %+v", s)
+	}
 }
