@@ -84,7 +84,7 @@ func TestLogConsumer(t *testing.T) {
 			return nil
 		},
 	})
-	const n = 300
+	const n = 3000
 	var batch []queue.Message
 	for i := range n {
 		batch = append(batch, queue.Message{Body: []byte(fmt.Sprint(i)), Group: fmt.Sprint("k", i%7)})
@@ -458,28 +458,5 @@ func TestLogTwoConsumers(t *testing.T) {
 	}
 	if n := queue.OwnedBy(g); n != 0 {
 		t.Errorf("it has %d partitions", n)
-	}
-}
-
-// TestLogReplayEnds replays dead letters that die again at once: each is replayed once.
-func TestLogReplayEnds(t *testing.T) {
-	s := valkeytest.Start(t)
-	l, g := newGroup(t, s, queue.LogConfig{}, queue.GroupConfig{})
-	stop := runGroup(t, g, queue.ConsumerConfig{Concurrency: 16, Handler: func(context.Context, *queue.Delivery) error { return queue.Reject(errors.New("bad")) }})
-	const n = 300
-	must(l.AppendBatch(t.Context(), make([]queue.Message, n)))
-	all := func() bool { return must(g.Stats(t.Context())).Dead == n }
-	eventually(t, "all are dead", all)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if replayed, err := g.Replay(ctx); replayed != n || err != nil {
-		t.Errorf("replayed %d, %v", replayed, err)
-	}
-	eventually(t, "all are dead again", all)
-	if discarded, err := g.Discard(t.Context()); discarded != n || err != nil {
-		t.Errorf("discarded %d, %v", discarded, err)
-	}
-	if err := stop(); err != nil {
-		t.Error(err)
 	}
 }
