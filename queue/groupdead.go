@@ -104,20 +104,30 @@ func (g *Group) bring(ctx context.Context, what string, ids []string) (n int, er
 		of[i] = append(of[i], at)
 	}
 	for i, p := range st.parts {
-		for some := of[i]; len(ids) == 0 || len(some) > 0; {
+		// Those that die again meanwhile are not brought again: there would be no end of it.
+		for some, left := of[i], int64(-1); len(ids) == 0 && left != 0 || len(some) > 0; {
+			most := int64(maxPage)
+			if left > 0 {
+				most = min(most, left)
+			}
 			batch := some[:min(len(some), maxPage)]
 			some = some[len(batch):]
 			call, cancel := g.log.bounded(ctx)
-			reply, err := g.log.on(call, p, false, logDead, append([]string{g.label, what}, batch...)...)
+			reply, err := g.log.on(call, p, false, logDead, append([]string{g.label, what, strconv.FormatInt(most, 10)}, batch...)...)
 			cancel()
 			if err != nil {
 				return n, fmt.Errorf("queue: %s: %w", what, err)
 			}
-			moved, err := number(reply, 1)
-			if err != nil {
+			moved, err1 := number(reply, 1)
+			before, err2 := number(reply, 2)
+			if err := errors.Join(err1, err2); err != nil {
 				return n, fmt.Errorf("queue: %s: %w", what, err)
 			}
 			n += int(moved)
+			if left < 0 {
+				left = before
+			}
+			left = max(0, left-moved)
 			if len(ids) == 0 && moved == 0 {
 				break
 			}

@@ -22,6 +22,8 @@ var (
 	listPush = script.New(listPushLua)
 )
 
+const popSlice = time.Second // for how long one call of Pop waits
+
 // ListConfig says which list, and how long it may get. Name has no default.
 type ListConfig struct {
 	// Prefix stands before the key. Default "fr".
@@ -119,8 +121,8 @@ func (l *List) Push(ctx context.Context, items ...[]byte) (length int, err error
 }
 
 // Pop takes the oldest item, and waits for one if there is none: up to 24 h, or not at all. ok is false if none came. An item that
-// was popped is in nobody's hands but the caller's. A Pop that waits has a connection of its own; if ctx ends just when an item
-// comes, that item is lost. One round trip.
+// was popped is in nobody's hands but the caller's. A Pop that waits has a connection of its own, and asks again every second, which is
+// also how soon it hears that ctx was cancelled. If ctx ends just when an item comes, that item may be lost.
 func (l *List) Pop(ctx context.Context, wait time.Duration) (item []byte, ok bool, err error) {
 	if wait < 0 || wait > maxWait {
 		return nil, false, fmt.Errorf("queue: pop: wait is %v, not from 0 to %v", wait, maxWait)
@@ -137,9 +139,20 @@ func (l *List) Pop(ctx context.Context, wait time.Duration) (item []byte, ok boo
 		}
 		return items[0], true, nil
 	}
-	reply, err := l.client.Do(call, l.client.B().Brpop().Key(l.key).Timeout(max(wait.Seconds(), 0.001)).Build()).ToArray()
-	if valkey.IsValkeyNil(err) {
-		return nil, false, nil
+	var reply []valkey.ValkeyMessage
+	for end := time.Now().Add(wait); ; {
+		// A connection that waits does not hear of the end of a context that has no deadline, so it never waits for long.
+		some := max(min(time.Until(end), popSlice), time.Millisecond)
+		reply, err = l.client.Do(call, l.client.B().Brpop().Key(l.key).Timeout(some.Seconds()).Build()).ToArray()
+		if !valkey.IsValkeyNil(err) {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil, false, fmt.Errorf("queue: pop: %w", ctx.Err())
+		}
+		if !time.Now().Before(end) {
+			return nil, false, nil
+		}
 	}
 	if err != nil {
 		return nil, false, fmt.Errorf("queue: pop: %w", err)

@@ -12,11 +12,15 @@ if redis.pcall('GET', base .. 'own:' .. g) ~= ARGV[2] then
   return {call('EXISTS', KEYS[2]) == 1 and -1 or -4}
 end
 local n = call('XACK', base .. 'log', g, unpack(ARGV, 3))
-if n < #ARGV - 2 then
-  n = n + call('HDEL', base .. 'side:' .. g, unpack(ARGV, 3))
-  if n > 0 then
-    call('HDEL', base .. 'try:' .. g, unpack(ARGV, 3))
-    call('ZREM', base .. 'due:' .. g, unpack(ARGV, 3))
+local due = base .. 'due:' .. g
+if n < #ARGV - 2 or call('EXISTS', due) == 1 then
+  -- What stands aside is told by its place among those that are due: what the group has dead, and met again after a Seek, stays.
+  for i = 3, #ARGV do
+    if call('ZREM', due, ARGV[i]) == 1 then
+      call('HDEL', base .. 'side:' .. g, ARGV[i])
+      call('HDEL', base .. 'try:' .. g, ARGV[i])
+      n = n + 1
+    end
   end
   -- What is neither here nor there was acknowledged by somebody else, or its group is gone.
   if n < #ARGV - 2 then

@@ -179,10 +179,10 @@ func (a entryID) next() entryID {
 	return a
 }
 
-// appendAll appends a batch in one call. A partition that is full is trimmed, and asked once more.
+// appendAll appends a batch in one call. A partition that is full is trimmed, and asked again for as long as that makes room.
 func (l *Log) appendAll(ctx context.Context, p *logPart, batch []*appending) {
 	err := l.appendOnce(ctx, p, batch)
-	if len(batch) > 0 && batch[len(batch)-1].sent.Err == ErrFull && err == nil { //nolint:errorlint // it is set as it is just before
+	for len(batch) > 0 && batch[len(batch)-1].sent.Err == ErrFull && err == nil { //nolint:errorlint // it is set as it is just before
 		var rest []*appending
 		bytes := 0
 		for _, it := range batch {
@@ -190,13 +190,15 @@ func (l *Log) appendAll(ctx context.Context, p *logPart, batch []*appending) {
 				rest, bytes = append(rest, it), bytes+len(it.blob)
 			}
 		}
-		if gone, failed := l.trim(ctx, p, len(rest), bytes); failed == nil && gone > 0 {
-			for _, it := range rest {
-				it.sent.Err = nil
-			}
-			err = l.appendOnce(ctx, p, rest)
-			batch = rest
+		gone, failed := l.trim(ctx, p, len(rest), bytes, len(rest[0].blob))
+		if failed != nil || gone == 0 {
+			break
 		}
+		for _, it := range rest {
+			it.sent.Err = nil
+		}
+		err = l.appendOnce(ctx, p, rest)
+		batch = rest
 	}
 	if err != nil {
 		for _, it := range batch {
@@ -277,15 +279,15 @@ func (l *Log) trimSoon(p *logPart) {
 	go func() {
 		ctx, cancel := l.bounded(context.Background())
 		defer cancel()
-		if _, err := l.trim(ctx, p, 0, 0); err != nil && !errors.Is(err, ErrDeleted) && !errors.Is(err, ErrNoQueue) {
+		if _, err := l.trim(ctx, p, 0, 0, 0); err != nil && !errors.Is(err, ErrDeleted) && !errors.Is(err, ErrNoQueue) {
 			l.log.Warn("the log could not be trimmed", "log", l.cfg.Name, "error", err)
 		}
 	}()
 }
 
 // trim makes room in a partition, where that loses nothing, and drops what is too old.
-func (l *Log) trim(ctx context.Context, p *logPart, entries, bytes int) (gone int64, err error) {
-	reply, err := l.on(ctx, p, false, logTrim, strconv.Itoa(entries), strconv.Itoa(bytes))
+func (l *Log) trim(ctx context.Context, p *logPart, entries, bytes, first int) (gone int64, err error) {
+	reply, err := l.on(ctx, p, false, logTrim, strconv.Itoa(entries), strconv.Itoa(bytes), strconv.Itoa(first))
 	if err != nil {
 		return 0, err
 	}
@@ -306,7 +308,7 @@ func (l *Log) Trim(ctx context.Context) (gone int64, err error) {
 	}
 	for _, p := range s.parts {
 		call, cancel := l.bounded(ctx)
-		n, err := l.trim(call, p, 0, 0)
+		n, err := l.trim(call, p, 0, 0, 0)
 		cancel()
 		if err != nil {
 			return gone, fmt.Errorf("queue: trim: %w", err)

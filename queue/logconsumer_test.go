@@ -84,7 +84,7 @@ func TestLogConsumer(t *testing.T) {
 			return nil
 		},
 	})
-	const n = 300
+	const n = 3000
 	var batch []queue.Message
 	for i := range n {
 		batch = append(batch, queue.Message{Body: []byte(fmt.Sprint(i)), Group: fmt.Sprint("k", i%7)})
@@ -310,13 +310,22 @@ func TestLogConfigs(t *testing.T) {
 // TestLogLostAnswer has the server run a read whose answer nobody hears: what it took comes all the same, and counts as delivered once.
 func TestLogLostAnswer(t *testing.T) {
 	s := valkeytest.Start(t)
-	l, g := newGroup(t, s, queue.LogConfig{Timeout: 200 * time.Millisecond}, queue.GroupConfig{Lease: time.Minute})
+	l, g := newGroup(t, s, queue.LogConfig{
+		Timeout: 200 * time.Millisecond, Hooks: queue.Hooks{Missed: func(n int) { t.Errorf("%d entries are said to be missing", n) }},
+	}, queue.GroupConfig{Lease: time.Minute})
 	t.Cleanup(func() { _ = g.Close(context.Background()) })
+	must(l.Append(t.Context(), queue.Message{}))
+	for _, d := range must(g.Receive(t.Context(), queue.ReceiveOptions{Wait: patience})) {
+		if err := g.Ack(t.Context(), d.Receipt); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if ds := must(g.Receive(t.Context(), queue.ReceiveOptions{})); len(ds) != 0 {
 		t.Fatal(ds)
 	}
 	// As the log does, but without a wake-up: the read is to be sent while the server stands still.
-	if err := run(t, s.Client(), "XADD", queue.LogPrefixOf(l)+":log:{l:0}:log", "*", "b", "1 0 0 \nlost").Error(); err != nil {
+	key := queue.LogPrefixOf(l) + ":log:{l:0}:log"
+	if err := run(t, s.Client(), "XADD", key, "*", "b", "2 0 0 \nlost").Error(); err != nil {
 		t.Fatal(err)
 	}
 	s.Pause()
@@ -335,8 +344,15 @@ func TestLogLostAnswer(t *testing.T) {
 	if string(d.Body) != "lost" || d.Receives != 1 {
 		t.Errorf("%+v", d)
 	}
-	if err := g.Ack(t.Context(), d.Receipt); err != nil {
-		t.Error(err)
+	if err := run(t, s.Client(), "XADD", key, "*", "b", "3 0 0 \nnext").Error(); err != nil {
+		t.Fatal(err)
+	}
+	next := must(g.Receive(t.Context(), queue.ReceiveOptions{Wait: patience}))
+	if len(next) != 1 || string(next[0].Body) != "next" {
+		t.Fatal(next)
+	}
+	if errs := g.AckBatch(t.Context(), []string{d.Receipt, next[0].Receipt}); errs != nil {
+		t.Error(errs)
 	}
 }
 

@@ -3,8 +3,9 @@
 -- KEYS[2]  is there for a minute after the log was deleted
 -- ARGV[1]  the group
 -- ARGV[2]  replay: they are delivered to the group again; discard: they are deleted
--- ARGV[3..]  the ids of dead letters; none for the first 100
--- reply    {-2 if there is no log, -1 if it was deleted}; else {1, how many there were}
+-- ARGV[3]  how many at most, if there are no ids
+-- ARGV[4..]  the ids of dead letters; none for the oldest ones
+-- reply    {-2 if there is no log, -1 if it was deleted}; else {1, how many there were, how many dead letters there were before}
 local call = redis.call
 local base = string.sub(KEYS[1], 1, -5)
 if call('HEXISTS', KEYS[1], 'parts') == 0 then
@@ -12,11 +13,11 @@ if call('HEXISTS', KEYS[1], 'parts') == 0 then
 end
 local g = ARGV[1]
 local dead = base .. 'dead:' .. g
-local ids = {unpack(ARGV, 3)}
+local ids = {unpack(ARGV, 4)}
 if #ids == 0 then
-  ids = call('ZRANGE', dead, 0, 99)
+  ids = call('ZRANGE', dead, 0, ARGV[3] - 1)
 end
-local n = 0
+local n, before = 0, call('ZCARD', dead)
 for _, id in ipairs(ids) do
   if call('ZREM', dead, id) == 1 then
     n = n + 1
@@ -39,4 +40,4 @@ if n > 0 and ARGV[2] == 'replay' then
   end
   call('DEL', base .. 'wait')
 end
-return {1, n}
+return {1, n, before}

@@ -26,9 +26,9 @@ local out = {1}
 for i = 4, #ARGV, 3 do
   local id, what = ARGV[i], ARGV[i + 1]
   local code = call('HEXISTS', side, id)
-  if code == 1 and what == 'm' then
-    what = 'stays'
-  elseif code == 0 and #call('XPENDING', log, g, id, id, 1) > 0 then -- else it was acknowledged meanwhile
+  -- A dead letter that the group meets again after a Seek is in the stream and aside.
+  local pending = #call('XPENDING', log, g, id, id, 1) > 0 -- else it stands aside, or was acknowledged meanwhile
+  if pending then
     local e = call('XRANGE', log, id, id)[1]
     if e then
       local blob = ''
@@ -40,19 +40,24 @@ for i = 4, #ARGV, 3 do
       call('HSET', side, id, blob)
       code = 1
     end
-    call('XACK', log, g, id)
+  elseif what == 'm' and code == 1 then
+    what = 'stays'
   end
   if code == 1 and what ~= 'stays' then
     call('HSET', try, id, ARGV[i + 2])
-    if what == 'd' and call('ZCARD', dead) >= tonumber(ARGV[3]) then
+    if what == 'd' and not call('ZSCORE', dead, id) and call('ZCARD', dead) >= tonumber(ARGV[3]) then
       what, code = 60000, 2
     end
     if what == 'd' then
-      call('ZREM', due, id)
       call('ZADD', dead, now, id)
+      call('ZREM', due, id)
     else
       call('ZADD', due, what == 'm' and 0 or now + what, id)
+      call('ZREM', dead, id)
     end
+  end
+  if pending then -- at last, so that an error on the way loses nothing
+    call('XACK', log, g, id)
   end
   out[#out + 1] = code
 end

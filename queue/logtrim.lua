@@ -3,6 +3,7 @@
 -- KEYS[2]  is there for a minute after the log was deleted
 -- ARGV[1]  for how many entries more there should be room
 -- ARGV[2]  and for how many bytes
+-- ARGV[3]  how many the first one of these has: if that is more than the log may have, nothing goes for it
 -- reply    {-2 if there is no log, -1 if it was deleted}; else {1, how many entries are gone, how many of them a group had not
 -- reply    acknowledged}
 --
@@ -14,6 +15,9 @@ local log = base .. 'log'
 local m = call('HMGET', KEYS[1], 'parts', 'keep', 'max', 'maxbytes', 'seq', 'cum', 'lossy', 'keepdead', 'last')
 if not m[1] then
   return {call('EXISTS', KEYS[2]) - 2}
+end
+if (tonumber(m[4]) or 0) > 0 and tonumber(ARGV[3]) > tonumber(m[4]) then
+  return {1, 0, 0}
 end
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -324,8 +324,7 @@ func (g *Group) ended(m *membership) bool {
 	for _, s := range g.shares {
 		idle = idle && s.outs == 0
 	}
-	closing := g.closing
-	if closing == nil && !idle && g.deleted == nil {
+	if g.closing == nil && !idle && g.deleted == nil {
 		g.mu.Unlock()
 		return false
 	}
@@ -344,9 +343,9 @@ func (g *Group) ended(m *membership) bool {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if closing != nil {
+	if g.closing != nil { // also one that has come meanwhile: nothing is left for it to give up
+		close(g.closing)
 		g.closing = nil
-		close(closing)
 	}
 	if len(g.waiting) > 0 { // somebody has come meanwhile
 		return false
@@ -525,9 +524,11 @@ func (g *Group) surplus(target int) (release []*share) {
 			s.draining = now
 			release = append(release, s)
 		case s.draining.IsZero():
-			s.draining = now
+			if now.Sub(s.kept) > 20*g.cfg.Lease { // else it would hardly deliver anything while a handler takes long
+				s.draining = now
+			}
 		case now.Sub(s.draining) > 2*g.cfg.Lease:
-			s.draining = time.Time{}
+			s.draining, s.kept = time.Time{}, now
 			s.wakeUp()
 		}
 	}

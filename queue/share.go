@@ -103,6 +103,7 @@ type share struct {
 	grown    int       // how many entries the next call may read at most
 	look     time.Time // when something is due or too long out
 	draining time.Time // since when it is to be given up; zero if it is not
+	kept     time.Time // when that was put off, since handlers kept it for too long
 	outs     int       // entries that are delivered
 	over     bool
 }

@@ -136,6 +136,9 @@ func (s *share) claimed(reply []valkey.ValkeyMessage) (last string, full bool, e
 			continue
 		}
 		h := s.entry(id, text)
+		if s.sequence > 0 { // what a read took whose answer was lost is no gap
+			s.sequence = max(s.sequence, h.d.Sequence)
+		}
 		h.receives, h.known = int(receives), int(receives)
 		if s.ours && receives > 0 { // nobody was given it
 			h.receives--

@@ -2,6 +2,7 @@ package queuetest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -25,6 +26,7 @@ func RunList(t *testing.T, env valkeytest.Env) {
 	t.Run("Order", func(t *testing.T) { listOrder(t, open("a {1}", 0)) })
 	t.Run("Cap", func(t *testing.T) { listCap(t, open("b", 3)) })
 	t.Run("Wait", func(t *testing.T) { listWait(t, open("c", 0)) })
+	t.Run("Cancel", func(t *testing.T) { listCancel(t, open("d", 0)) })
 }
 
 func listOrder(t *testing.T, l *queue.List) {
@@ -119,5 +121,28 @@ func listWait(t *testing.T, l *queue.List) {
 	}
 	if len(seen) != n {
 		t.Errorf("%d of %d items: %v", len(seen), n, seen)
+	}
+}
+
+// listCancel ends the wait of a Pop: it returns, and leaves nobody who would take what comes later.
+func listCancel(t *testing.T, l *queue.List) {
+	ctx, cancel := context.WithCancel(t.Context())
+	popped := make(chan error, 1)
+	go func() { popped <- third(l.Pop(ctx, 15*time.Second)) }()
+	time.Sleep(20 * time.Millisecond) // it waits then, or is refused at once
+	cancel()
+	select {
+	case err := <-popped:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits on")
+	}
+	if n, err := l.Push(t.Context(), []byte("a")); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	if item, ok, err := l.Pop(t.Context(), 0); string(item) != "a" || !ok || err != nil {
+		t.Errorf("%q, %v, %v", item, ok, err)
 	}
 }
