@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -144,4 +145,20 @@ func (g *gather[T]) take() []queued[T] {
 	batch := g.waiting[:n:n]
 	g.waiting = g.waiting[n:]
 	return batch
+}
+
+// beside has the parts of a call done at the same time and waits for all of them; a single one needs no goroutine.
+func beside[P comparable, T any](parts map[P][]T, do func(P, []T) error) error {
+	left := make(chan error, len(parts))
+	for part, batch := range parts {
+		if len(parts) == 1 {
+			return do(part, batch)
+		}
+		go func() { left <- do(part, batch) }()
+	}
+	var failed error
+	for range parts {
+		failed = errors.Join(failed, <-left)
+	}
+	return failed
 }

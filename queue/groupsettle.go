@@ -152,18 +152,7 @@ func (g *Group) settle(ctx context.Context, what byte, delay time.Duration, reas
 		parts[h.share] = append(parts[h.share], it)
 	}
 	g.mu.Unlock()
-	left := make(chan error, len(parts))
-	for s, batch := range parts {
-		if len(parts) == 1 {
-			left <- s.settle.do(ctx, batch)
-			break
-		}
-		go func() { left <- s.settle.do(ctx, batch) }()
-	}
-	var failed error
-	for range parts {
-		failed = errors.Join(failed, <-left)
-	}
+	failed := beside(parts, func(s *share, batch []*settlingEntry) error { return s.settle.do(ctx, batch) })
 	if failed != nil {
 		return all(len(receipts), fmt.Errorf("queue: %w", failed))
 	}

@@ -74,18 +74,7 @@ func (l *Log) AppendBatch(ctx context.Context, messages []Message) ([]Sent, erro
 		}
 		parts[p] = append(parts[p], it)
 	}
-	left := make(chan error, len(parts))
-	for p, batch := range parts {
-		if len(parts) == 1 {
-			left <- p.appends.do(ctx, batch)
-			break
-		}
-		go func() { left <- p.appends.do(ctx, batch) }()
-	}
-	var gone error
-	for range parts {
-		gone = errors.Join(gone, <-left)
-	}
+	gone := beside(parts, func(p *logPart, batch []*appending) error { return p.appends.do(ctx, batch) })
 	if gone != nil { // the items are not ours any more
 		err := fmt.Errorf("queue: append: messages may have been appended: %w", gone)
 		return failed(len(items), err), err

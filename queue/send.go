@@ -95,18 +95,7 @@ func (q *Queue) sendBatch(ctx context.Context, messages []Message) ([]Sent, erro
 
 // deliver sends items to their partitions and collects what became of them.
 func (q *Queue) deliver(ctx context.Context, items []*sending, parts map[*partition][]*sending) ([]Sent, error) {
-	left := make(chan error, len(parts))
-	for p, batch := range parts {
-		if len(parts) == 1 {
-			left <- p.sends.do(ctx, batch)
-			break
-		}
-		go func() { left <- p.sends.do(ctx, batch) }()
-	}
-	var gone error
-	for range parts {
-		gone = errors.Join(gone, <-left)
-	}
+	gone := beside(parts, func(p *partition, batch []*sending) error { return p.sends.do(ctx, batch) })
 	if gone != nil { // the items are not ours any more
 		err := fmt.Errorf("queue: send: messages may have been sent: %w", gone)
 		return failed(len(items), err), err

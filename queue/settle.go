@@ -115,18 +115,7 @@ func (q *Queue) settle(ctx context.Context, what, why string, receipts []string)
 		it.member = member
 		parts[p] = append(parts[p], it)
 	}
-	left := make(chan error, len(parts))
-	for p, batch := range parts {
-		if len(parts) == 1 {
-			left <- p.settles.do(ctx, batch)
-			break
-		}
-		go func() { left <- p.settles.do(ctx, batch) }()
-	}
-	var gone error
-	for range parts {
-		gone = errors.Join(gone, <-left)
-	}
+	gone := beside(parts, func(p *partition, batch []*settling) error { return p.settles.do(ctx, batch) })
 	if gone != nil {
 		return all(len(receipts), fmt.Errorf("queue: %w", gone))
 	}
